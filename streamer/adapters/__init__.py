@@ -1,0 +1,1 @@
+"""One outside system each, independent of each other."""

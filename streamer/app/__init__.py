@@ -1,0 +1,1 @@
+"""Configuration, the worker and its recovery, and the wiring that names concrete classes."""
