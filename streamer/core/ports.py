@@ -1,0 +1,197 @@
+"""What the worker needs of the outside, as protocols: each has an adapter for the real system and a fake, and both pass one contract suite.
+
+Law: ports carry decisions, they don't make them. Every call is bounded in time and raises `Unavailable` when its bound is reached.
+Commit ids and owner tokens are short ASCII strings; an empty string means that there is none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from streamer.core.columns import I64, U8, Fetched, Headers
+
+
+class Unavailable(Exception):  # noqa: N818  # named after who must act, as all errors here: the server's operator
+    """A server did not answer within its bound; whether it did what was asked is unknown."""
+
+
+class Topic(Enum):
+    """The topics the worker writes; the value is the key of the name in `topics` of the configuration."""
+
+    CHANGES = "changes"
+    JOURNAL = "journal"
+    MODELS = "models"
+    DEAD_LETTERS = "dead_letters"
+
+
+@dataclass(frozen=True, slots=True)
+class OutRecord:
+    """One record of an outbox. `partition` is None where the key decides (models, dead letters)."""
+
+    topic: Topic
+    partition: int | None
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecord:
+    """One record read back from a topic."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """`u` customers' packed profiles: id i is `ids[id_bounds[i]:id_bounds[i + 1]]`, its profile likewise; an empty profile is none."""
+
+    ids: U8
+    id_bounds: I64  # (u + 1,)
+    values: U8
+    bounds: I64  # (u + 1,)
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionState:
+    """What Redis holds for one input partition beside its profiles. `state` is opaque to the store."""
+
+    owner: str
+    commit_id: str
+    previous_commit_id: str
+    next_offset: int
+    state: bytes
+    outbox: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One atomic step of one partition.
+
+    `expected` is the commit id that the batch began at. `announce` holds values of the application, not of the partition (the announced
+    model, a model version by its number), which only the owner of partition 0 may write, in the same step.
+    """
+
+    partition: int
+    owner: str
+    expected: str
+    commit_id: str
+    next_offset: int
+    state: bytes
+    outbox: bytes
+    profiles: Packed
+    announce: Mapping[str, bytes]
+
+
+class Outcome(Enum):
+    """What became of a commit. Anything but APPLIED wrote nothing."""
+
+    APPLIED = "applied"
+    OTHER_OWNER = "another owner"
+    OTHER_COMMIT = "another commit"
+
+
+class StateStore(Protocol):
+    """Redis: profiles and partition states, one hash slot a partition."""
+
+    def check(self) -> None:
+        """Raise `Misconfigured` where the server evicts keys or is too old, `Unavailable` where it doesn't answer."""
+
+    def claim(self, partition: int, owner: str) -> PartitionState:
+        """Write the owner token, then read the state; a new partition's has empty ids and offset 0."""
+
+    def read(self, partitions: Sequence[int]) -> list[PartitionState]:
+        """Read states without claiming."""
+
+    def load(self, partitions: Sequence[int], ids: Sequence[tuple[U8, I64]]) -> list[Packed]:
+        """Read the profiles of each partition's customers: `ids` gives (joined ids, bounds) for each."""
+
+    def commit(self, commits: Sequence[Commit]) -> list[Outcome]:
+        """Apply each commit if its owner and expected commit id are the stored ones, else write nothing of it."""
+
+    def scan(self, partition: int, cursor: int, count: int) -> tuple[int, Packed]:
+        """Walk about `count` of the partition's profiles; the walk ends when the cursor returned is 0. A profile may come twice."""
+
+    def count(self, partitions: Sequence[int]) -> list[int]:
+        """Count each partition's customers."""
+
+    def announced(self, name: str) -> bytes | None:
+        """Read a value of the application that partition 0's owner announced."""
+
+    def record_partitions(self, count: int) -> int:
+        """Record the input's partition count at the first start; returns the count on record."""
+
+    def drop(self) -> int:
+        """Delete every key of this application in this namespace; returns how many."""
+
+
+class Committed(NamedTuple):
+    """The group's committed position of a partition and the commit id in its metadata."""
+
+    next_offset: int
+    commit_id: str
+
+
+class Rebalanced(NamedTuple):
+    """What the group did since it was last asked. A lost partition may already have another owner; a revoked one has not."""
+
+    assigned: tuple[int, ...]
+    revoked: tuple[int, ...]
+    lost: tuple[int, ...]
+
+
+class EventLog(Protocol):
+    """Kafka's consumer side of the input topic: one thread owns it."""
+
+    def fetch(self, records_max: int, wait_s: float, gather_s: float) -> Fetched:
+        """Wait up to `wait_s` for the first record, then take what arrives within `gather_s`, up to `records_max`."""
+
+    def rebalanced(self) -> Rebalanced:
+        """Tell, and forget, what the group did. A newly assigned partition is paused until `start` is called for it."""
+
+    def start(self, partition: int, offset: int) -> None:
+        """Deliver the partition's records from exactly this offset on."""
+
+    def pause(self, partitions: Sequence[int]) -> None:
+        """Deliver nothing from these until `start`."""
+
+    def committed(self, partitions: Sequence[int]) -> dict[int, Committed]:
+        """Read the group's stable positions; a partition without one is left out."""
+
+    def commit(self, positions: Mapping[int, Committed]) -> None:
+        """Commit positions with their commit ids (at-least-once mode)."""
+
+    def bounds(self, partition: int) -> tuple[int, int]:
+        """Read the partition's first offset and high watermark."""
+
+    def close(self) -> None:
+        """Leave the group (a static member stays in it)."""
+
+
+class Publisher(Protocol):
+    """Kafka's producer side."""
+
+    def send(self, records: Sequence[OutRecord]) -> None:
+        """Queue records, in order."""
+
+    def wait(self, timeout_s: float) -> None:
+        """Return once everything queued is acknowledged; raises `Unavailable` at the bound, and then nothing stays queued."""
+
+    def close(self) -> None:
+        """End; waits for nothing."""
+
+
+class TopicReader(Protocol):
+    """Reads a topic back, for the journal, the models and what was published."""
+
+    def read(self, topic: Topic, partition: int, first: int, timeout_s: float) -> list[LogRecord]:
+        """Read committed records from offset `first` (or the earliest later one) to the high watermark of now."""
