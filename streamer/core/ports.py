@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from streamer.core.errors import Unavailable as Unavailable  # noqa: PLC0414  # re-exported: it is part of every port
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from streamer.core.columns import I64, U8, Fetched, Headers
-
-
-class Unavailable(Exception):  # noqa: N818  # named after who must act, as all errors here: the server's operator
-    """A server did not answer within its bound; whether it did what was asked is unknown."""
 
 
 class Topic(Enum):

@@ -1,0 +1,80 @@
+# `make` lists the targets. All of them work from a fresh clone: what they need is installed into .venv on the way, verified by hash.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+TESTS := tests/unit tests/properties tests/contract tests/simulation tests/integration
+# A test under pytest-xdist runs in one of two processes; those that need servers all run in the same one, so that one Kafka runs.
+PARALLEL := -n 2 --dist loadgroup
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-long tests bench lint format coverage requirements clean
+
+help:  ## list the targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.run  ## real servers, retail data, two workers, the first segments
+	@$(BIN)/streamer demo
+
+test: tests coverage lint  ## what must pass before a change is merged
+
+tests: $(VENV)/.dev  ## the tests alone
+	$(PYTEST) $(PARALLEL) $(TESTS)
+
+test-long: $(VENV)/.dev  ## the tests that take minutes
+	HYPOTHESIS_PROFILE=long $(PYTEST) $(PARALLEL) -m long --timeout 3600 tests
+
+coverage: $(VENV)/.dev  ## every branch of streamer/core, counted uncompiled
+	NUMBA_DISABLE_JIT=1 HYPOTHESIS_PROFILE=uncompiled $(PYTEST) -n 2 -m "uncompiled and not long and not compiled" \
+	  --cov --cov-branch --cov-report term-missing:skip-covered --cov-fail-under 100 tests/unit tests/properties
+
+bench: $(VENV)/.dev  ## the benchmarks, one after the other
+	@set -e; for script in tests/bench/bench_*.py; do \
+	  [ -e "$$script" ] || { echo "no benchmarks yet"; exit 0; }; echo "== $$script"; $(BIN)/python "$$script"; done
+
+lint: $(VENV)/.dev  ## ruff, mypy and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev  ## put the code in form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Both are made for the oldest Python; hashes cover every file of a release, so newer ones and other machines install the same releases.
+requirements: $(VENV)/.python  ## choose the newest releases that fit, and write their hashes
+	$(PYTHON) -m venv $(VENV)/pip-tools
+	$(VENV)/pip-tools/bin/pip install --quiet --disable-pip-version-check pip-tools
+	env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/pip-tools/bin/pip-compile $(COMPILE) --upgrade \
+	  --extra dev --output-file requirements/dev.txt pyproject.toml
+	env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/pip-tools/bin/pip-compile $(COMPILE) --upgrade \
+	  --constraint requirements/dev.txt --output-file requirements/run.txt pyproject.toml
+
+COMPILE := --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate --build-deps-for editable --extra servers --extra registry \
+  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
+
+clean:  ## remove what the targets above made, servers' files aside
+	rm -rf $(VENV) .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist ./*.egg-info
+
+# Set-up. A stamp is written last, so an installation that was interrupted is taken up again.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or later is needed, and $(PYTHON) is not: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) has no venv: install it (on Debian, the package python3-venv)" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.run: requirements/run.txt pyproject.toml | $(VENV)/.python
+	@echo "installing into $(VENV), a minute or two the first time"
+	@$(INSTALL) --require-hashes --requirement requirements/run.txt
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.run
+	@echo "installing the tools of development"
+	@$(INSTALL) --require-hashes --requirement requirements/dev.txt
+	@touch $@

@@ -1,0 +1,54 @@
+"""What holds for every test: Hypothesis's profiles, one process for servers, the uncompiled run, and servers that are required."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hypothesis
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+ROOT = Path(__file__).parent
+USES_CORE = re.compile(r"^\s*(?:from|import) streamer\.core", re.MULTILINE)
+
+# How fast a machine is says nothing about a law, so neither deadline nor slowness fails an example.
+hypothesis.settings.register_profile("default", deadline=None, max_examples=100, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("ci", hypothesis.settings.get_profile("default"), derandomize=True, print_blob=True)
+hypothesis.settings.register_profile("uncompiled", hypothesis.settings.get_profile("ci"), max_examples=25)
+hypothesis.settings.register_profile("long", hypothesis.settings.get_profile("default"), max_examples=5_000, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@cache
+def uses_core(path: Path) -> bool:
+    """Tell whether a test module imports the core."""
+    return USES_CORE.search(path.read_text(encoding="utf-8")) is not None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what can be known from where a test is and what it imports."""
+    for item in items:
+        place = item.path.relative_to(ROOT).parts[:2] if item.path.is_relative_to(ROOT) else ()
+        if place == ("tests", "integration"):
+            item.add_marker("servers")
+        if item.get_closest_marker("servers"):
+            item.add_marker(pytest.mark.xdist_group("servers"))
+        if place in {("tests", "unit"), ("tests", "properties")} and uses_core(item.path):
+            item.add_marker("uncompiled")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test that was skipped for want of a server where servers are required."""
+    report = yield
+    if os.environ.get("REQUIRE_SERVERS") == "1" and report.skipped and item.get_closest_marker("servers"):
+        report.outcome = "failed"
+        report.longrepr = f"REQUIRE_SERVERS=1, and this test was skipped: {report.longrepr}"
+    return report
