@@ -1,20 +1,20 @@
 """The segment model as a river clusterer, for notebooks, backtests and checks.
 
-Law: after a fixed set of votes, `centers` is a function of the votes alone, never of their order; taking a vote out restores the sums to the
-bit; nothing is ever drawn at random, and predicting never changes the model.
+Law: within an epoch the sums are a function of the set of votes, never of their order; taking a vote out restores them to the bit; nothing
+is ever drawn at random, and predicting never changes the model.
 
 Two rules of learning share the class:
 
 - `river`: the closest centre moves by `halflife * (x - centre)` at every event, as in `river.cluster.KMeans`, event for event. A customer
   with a hundred events counts a hundred times.
-- `one_vote`: each customer contributes its latest vector, in place of its previous one. The learned state is, per cluster, the count of votes,
-  their sum and their sum of squares, over 16-bit fixed-point vectors, so adding and removing are exact. Centres stand still within an *epoch*
-  and become `sum / count` when the next one begins.
+- `one_vote`: each customer contributes its latest vector, in place of its previous one. The learned state is, per cluster, the count of
+  votes, their sum and their sum of squares, over 16-bit fixed-point vectors, so adding and removing are exact. Centres stand still within
+  an *epoch* and become `sum / count` when the next one begins.
 
-What `river.cluster.KMeans` does differently, and why this class does not: it draws a centre's unknown coordinates from a normal distribution
-when they are first read, also while predicting, and it reads them in the order of a set. Strings hash differently in every process, so the
-same `seed` gives the same numbers to different features, and sums of distances round differently. Here a missing coordinate is a function of
-the seed, the cluster and the feature's name, every centre has every feature from the start, and distances are summed with one rounding.
+What `river.cluster.KMeans` does differently, and why this class does not: it draws a centre's unknown coordinates from a normal
+distribution when they are first read, also while predicting, and it reads them in the order of a set. Strings hash differently in every
+process, so the same `seed` deals the same numbers out to other features, and sums of distances round differently. Here a missing coordinate
+is a function of the seed, the cluster and the feature's name, all centres always have the same features, and a distance is rounded once.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ import numpy as np
 from river.cluster import KMeans
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import ArrayLike
 
     from streamer.core.columns import I64
 
 Feature: TypeAlias = Hashable
+Row: TypeAlias = "Mapping[Any, Any]"  # feature -> number
 Rule: TypeAlias = Literal["river", "one_vote"]
 
 RULES: Final = ("river", "one_vote")
@@ -49,9 +50,9 @@ _DIGEST_BITS: Final = 52  # what fits a double's mantissa together with the half
 
 @dataclass(frozen=True, slots=True)
 class Votes:
-    """A copy of the sums over all votes, in steps of 1 / `STEPS_PER_UNIT`, for `k` clusters and `f` features in the order of `SegmentModel.names`.
+    """The sums over all votes, in steps of 1 / `STEPS_PER_UNIT`, for `k` clusters and `f` features in the order of `SegmentModel.names`.
 
-    They add up: the sums of two models with the same centres, over different customers, are the sums of one model over all of them.
+    They add up: the sums of two models with the same centres, over different customers, are those of one model over all customers.
     """
 
     counts: I64  # (k,) votes
@@ -67,64 +68,52 @@ class Votes:
         return math.fsum((n * squares - sum(s * s for s in sums)) / n for n, sums, squares in parts if n) / STEPS_PER_UNIT**2
 
 
-class SegmentModel(KMeans):  # type: ignore[misc, unused-ignore]  # river leaves its k-means without types
+class SegmentModel(KMeans):
     """K-means that learns by river's rule or by one vote per customer.
 
-    A feature that `x` lacks counts as 0, as in river. A feature that the model does not know is ignored; only `learn_one` under the rule `river`
-    without `features` takes it in, and then for every centre at once. Numbers must be finite.
+    A feature that `x` lacks counts as 0, as in river. A feature that the model does not know is ignored; only `learn_one` under the rule
+    `river` without `features` takes it in, and then for every centre at once. Numbers must be finite.
 
-    Parameters
-    ----------
-    n_clusters
-        Number of clusters, numbered from 0. Of several centres at the same distance the lowest number wins.
-    halflife
-        Share of the way that a centre moves towards an event (rule `river` only).
-    mu, sigma, seed
-        Mean, standard deviation and seed of the coordinates that `centers` does not give. They depend on the seed, the cluster and the feature's
-        name, and are the same in every process; no seed is a seed like any other.
-    p
-        Power of the Minkowski metric: 1 for Manhattan, 2 for squared Euclidean distances.
-    rule
-        `river` or `one_vote`.
-    centers
-        Initial centres: cluster -> {feature: value}. Afterwards the attribute of this name holds the current ones, and `clone` begins at the
-        initial ones again.
-    features
-        Names of all features. The model is then closed: it ignores any other. Rule `one_vote` is always closed, and takes the names from
-        `centers` where `features` is left out.
-    epoch_every
-        Begin a new epoch after every so many votes; None leaves that to `refresh` (rule `one_vote` only).
-    customers_max
-        Most customers that `replace` remembers, at about 200 bytes and 2 more a feature each. One more is refused.
+    Args:
+        n_clusters: Number of clusters, numbered from 0. Of several centres at the same distance the lowest number wins.
+        halflife: Share of the way that a centre moves towards an event (rule `river` only).
+        mu: Mean of the coordinates that `centers` does not give. These are normally distributed and depend on the seed, the cluster and the
+            feature's name only, so they are the same in every process.
+        sigma: Their standard deviation.
+        p: Power of the Minkowski metric: 1 for Manhattan, 2 for squared Euclidean distances.
+        seed: Seed of those coordinates; None is a seed like any other.
+        rule: `river` or `one_vote`.
+        centers: Initial centres: cluster -> {feature: value}. Afterwards the attribute of this name holds the current ones, as in river,
+            and `clone` begins at the initial ones again.
+        features: Names of all features. The model is then closed: it ignores any other. Rule `one_vote` is always closed, and takes the
+            names from `centers` where `features` is left out.
+        epoch_every: Begin a new epoch after every so many votes; None leaves that to `refresh` (rule `one_vote` only).
+        customers_max: Most customers that `replace` remembers, at about 230 bytes and 2 more a feature each. One more is refused.
 
-    Raises
-    ------
-    ValueError
-        If a parameter contradicts another or is out of range.
-    TypeError
-        If a coordinate is not a number.
+    Raises:
+        ValueError: if a parameter contradicts another or is out of range, with every fault.
+        TypeError: if a coordinate is not a number.
 
-    Examples
-    --------
-    >>> model = SegmentModel.from_centroids(("recency", "spend"), [[0.0, 0.0], [2.0, 2.0]])
-    >>> model.replace("ann", {"recency": 1.5, "spend": 2.5})
-    1
-    >>> model.replace("bob", {"recency": 2.5, "spend": 2.5})
-    1
-    >>> model.refresh()
-    0.5
-    >>> model.centers[1]
-    {'recency': 2.0, 'spend': 2.5}
-    >>> model.replace("ann", {"recency": 0.25})
-    0
-    >>> model.votes().counts.tolist()
-    [1, 1]
+    Example:
+        >>> model = SegmentModel.from_centroids(("recency", "spend"), [[0.0, 0.0], [2.0, 2.0]])
+        >>> model.replace("ann", {"recency": 1.5, "spend": 2.5})
+        1
+        >>> model.replace("bob", {"recency": 2.5, "spend": 2.5})
+        1
+        >>> model.refresh()
+        0.5
+        >>> model.centers[1]
+        {'recency': 2.0, 'spend': 2.5}
+        >>> model.replace("ann", {"recency": 0.25})
+        0
+        >>> model.votes().counts.tolist()
+        [1, 1]
 
     """
 
-    centers: dict[int, dict[Feature, float]]
+    centers: dict[int, dict[Feature, float]]  # type: ignore[assignment]  # river's draw what is missing, ours miss nothing
 
-    def __init__(  # noqa: PLR0913  # river's parameters, in river's order, and ours by name
+    def __init__(  # river's parameters, in river's order; ours by name
         self,
         n_clusters: int = 5,
         halflife: float = 0.5,
@@ -134,7 +123,7 @@ class SegmentModel(KMeans):  # type: ignore[misc, unused-ignore]  # river leaves
         seed: int | None = None,
         *,
         rule: Rule = "river",
-        centers: Mapping[int, Mapping[Feature, float]] | None = None,
+        centers: Mapping[int, Mapping[Any, float]] | None = None,
         features: Sequence[Feature] | None = None,
         epoch_every: int | None = None,
         customers_max: int = 1_000_000,
@@ -150,6 +139,7 @@ class SegmentModel(KMeans):  # type: ignore[misc, unused-ignore]  # river leaves
         given = self._initial or {}
         names = tuple(dict.fromkeys(name for centre in given.values() for name in centre)) if self.features is None else self.features
         self._refuse_contradictions(names)
+        self._names = list(names)
         self._closed = self.features is not None or rule == "one_vote"
         self.centers = {
             cluster: {
@@ -161,7 +151,7 @@ class SegmentModel(KMeans):  # type: ignore[misc, unused-ignore]  # river leaves
         self.epoch = 0
         self._voted_in_epoch = 0
         self._counts = [0] * n_clusters
-        self._sums = [[0] * len(names) for _ in range(n_clusters)]
+        self._sums = [[0] * (len(names) if rule == "one_vote" else 0) for _ in range(n_clusters)]
         self._squares = [0] * n_clusters
         self._latest: dict[Hashable, tuple[int, array[int]]] = {}
 
@@ -169,15 +159,13 @@ class SegmentModel(KMeans):  # type: ignore[misc, unused-ignore]  # river leaves
     def from_centroids(cls, names: Iterable[Feature], centroids: ArrayLike, **parameters: Any) -> Self:  # noqa: ANN401  # the constructor's
         """Make a closed model from an array of centroids, (clusters, features), one column per name; rule `one_vote` unless said otherwise.
 
-        Raises
-        ------
-        ValueError
-            If the array has not one column per name, or a parameter is refused.
+        Raises:
+            ValueError: if the array has not one column per name, or a parameter is refused.
 
         """
         columns = tuple(names)
         rows = np.asarray(centroids, dtype=np.float64)
-        if rows.ndim != 2 or rows.shape[1] != len(columns):  # noqa: PLR2004  # a table has two dimensions
+        if rows.ndim != 2 or rows.shape[1] != len(columns):
             message = f"centroids have the shape {rows.shape}: give one row per cluster and one column for each of the {len(columns)} names"
             raise ValueError(message)
         centers = {cluster: dict(zip(columns, row, strict=True)) for cluster, row in enumerate(rows.tolist())}
@@ -186,28 +174,28 @@ class SegmentModel(KMeans):  # type: ignore[misc, unused-ignore]  # river leaves
     @property
     def names(self) -> tuple[Feature, ...]:
         """Name the features of every centre, in the order of the columns of `votes`."""
-        return tuple(self.centers[0])
+        return tuple(self._names)
 
-    def distances(self, x: Mapping[Feature, Any]) -> dict[int, float]:
-        """Measure `sum |centre - x|^p` to every centre (no root is taken), under the rule `one_vote` from the vector as its vote would hold it.
+    def distances(self, x: Row) -> dict[int, float]:
+        """Measure `sum |centre - x|^p` to every centre; no root is taken.
 
-        Raises
-        ------
-        TypeError, ValueError
-            If a known feature is not a finite number.
+        Under the rule `one_vote`, `x` is rounded and clipped as its vote would be: a cluster follows from what is kept of a customer.
+
+        Raises:
+            TypeError, ValueError: if a known feature is not a finite number.
 
         """
         return self._measure(self._point(x))
 
-    def predict_one(self, x: Mapping[Feature, Any]) -> int:
+    def predict_one(self, x: Row) -> int:
         """Tell the cluster of the closest centre, without changing the model. Raises as `distances` does."""
         return _closest(self.distances(x))
 
-    def learn_one(self, x: Mapping[Feature, Any]) -> None:
+    def learn_one(self, x: Row) -> None:
         """Move the closest centre (rule `river`) or add a vote for it (rule `one_vote`). Raises as `distances` does."""
         self.learn_predict_one(x)
 
-    def learn_predict_one(self, x: Mapping[Feature, Any]) -> int:
+    def learn_predict_one(self, x: Row) -> int:
         """Learn as `learn_one` does, and tell the cluster that was moved or voted for: the closest *before* learning, as river does."""
         if self.rule == "one_vote":
             steps = self._steps(x)
@@ -216,8 +204,9 @@ class SegmentModel(KMeans):  # type: ignore[misc, unused-ignore]  # river leaves
             self._count_towards_epoch()
             return cluster
         moves = {name: _number(name, value) for name, value in x.items() if not self._closed or name in self.centers[0]}
-        for number, centre in self.centers.items():
-            for name in moves.keys() - centre.keys():
+        for name in [name for name in moves if name not in self.centers[0]]:
+            self._names.append(name)
+            for number, centre in self.centers.items():
                 centre[name] = self._coordinate(number, name)
         cluster = self.predict_one(moves)
         centre = self.centers[cluster]
@@ -225,15 +214,14 @@ class SegmentModel(KMeans):  # type: ignore[misc, unused-ignore]  # river leaves
             centre[name] += self.halflife * (value - centre[name])
         return cluster
 
-    def revert(self, x: Mapping[Feature, Any], cluster: int | None = None) -> None:
-        """Take a vote out again, exactly. It does not undo an epoch that began meanwhile.
+    def revert(self, x: Row, cluster: int | None = None) -> None:
+        """Take a vote of `learn_one` out again, exactly. It does not undo an epoch that began meanwhile.
 
-        `cluster` is what `learn_predict_one` answered; without it, the closest now, which is the same within one epoch.
+        `cluster` is what `learn_predict_one` answered; without it, the closest now, which is the same within one epoch. The votes of
+        `replace` are taken out by `forget`.
 
-        Raises
-        ------
-        ValueError
-            If such a vote cannot be among the cluster's (nothing is changed then), or the rule is not `one_vote`.
+        Raises:
+            ValueError: if such a vote cannot be among the cluster's (nothing is changed then), or the rule is not `one_vote`.
 
         """
         self._refuse_other_rules("revert")
@@ -246,17 +234,14 @@ class SegmentModel(KMeans):  # type: ignore[misc, unused-ignore]  # river leaves
             raise ValueError(message)
         self._tally(voted, steps, -1)
 
-    def replace(self, key: Hashable, x: Mapping[Feature, Any]) -> int:
+    def replace(self, key: Hashable, x: Row) -> int:
         """Give a customer's vote to the cluster closest to `x`, in place of its previous vote, and tell the cluster.
 
         Every customer's latest vote is kept in memory: at most `customers_max`.
 
-        Raises
-        ------
-        OverflowError
-            If the customer is new and the model is full.
-        ValueError
-            If the rule is not `one_vote`, or as `distances` does.
+        Raises:
+            OverflowError: if the customer is new and the model is full.
+            ValueError: if the rule is not `one_vote`, or as `distances` does.
 
         """
         self._refuse_other_rules("replace")
@@ -282,10 +267,8 @@ class SegmentModel(KMeans):  # type: ignore[misc, unused-ignore]  # river leaves
 
         Returns the greatest change of a coordinate: 0 when learning has converged.
 
-        Raises
-        ------
-        ValueError
-            If the rule is not `one_vote`.
+        Raises:
+            ValueError: if the rule is not `one_vote`.
 
         """
         self._refuse_other_rules("refresh")
@@ -294,7 +277,7 @@ class SegmentModel(KMeans):  # type: ignore[misc, unused-ignore]  # river leaves
             count = self._counts[cluster]
             if not count:
                 continue
-            for name, total in zip(centre, self._sums[cluster], strict=True):
+            for name, total in zip(self._names, self._sums[cluster], strict=True):
                 # One rounding, also beyond 2^53: Python divides integers exactly, and the steps are a power of two.
                 mean = total / (count * STEPS_PER_UNIT)
                 shift = max(shift, abs(mean - centre[name]))
@@ -305,12 +288,7 @@ class SegmentModel(KMeans):  # type: ignore[misc, unused-ignore]  # river leaves
 
     def votes(self) -> Votes:
         """Copy the sums over all votes."""
-        shape = (self.n_clusters, len(self.centers[0]) if self.rule == "one_vote" else 0)
-        return Votes(
-            counts=np.array(self._counts, dtype=np.int64),
-            sums=np.array([sums[: shape[1]] for sums in self._sums], dtype=np.int64).reshape(shape),
-            squares=np.array(self._squares, dtype=np.int64),
-        )
+        return Votes(*(np.array(part, dtype=np.int64) for part in (self._counts, self._sums, self._squares)))
 
     def to_river(self) -> KMeans:
         """Make a stock river model with the same parameters and centres: from here on it predicts the same, and learns by river's rule."""
@@ -330,7 +308,7 @@ class SegmentModel(KMeans):  # type: ignore[misc, unused-ignore]  # river leaves
         return {**super()._get_params(), "centers": self._initial}
 
     @classmethod
-    def _unit_test_params(cls) -> Iterable[dict[str, Any]]:
+    def _unit_test_params(cls) -> Iterator[dict[str, Any]]:
         """List the parameters under which river's checks run."""
         yield {"n_clusters": 5}
         yield {"n_clusters": 3, "rule": "one_vote", "features": ("recency", "spend"), "seed": 42}
@@ -338,21 +316,27 @@ class SegmentModel(KMeans):  # type: ignore[misc, unused-ignore]  # river leaves
     def _refuse_contradictions(self, names: tuple[Feature, ...]) -> None:
         given = self._initial or {}
         strangers = [name for centre in given.values() for name in centre if name not in names]
-        faults = {
-            f"rule is {self.rule!r}: choose one of {RULES}": self.rule not in RULES,
-            f"n_clusters is {self.n_clusters}: a model has at least one cluster": self.n_clusters < 1,
-            f"n_clusters is {self.n_clusters} and centers has the clusters {sorted(given)}: number them from 0, one for each": bool(given)
-            and sorted(given) != list(range(self.n_clusters)),
-            f"features {names} name one twice": len(set(names)) < len(names),
-            "rule one_vote needs features or centers: votes over different features cannot be summed": self.rule == "one_vote" and not names,
-            f"centers has the features {strangers}, which features does not name: add them there, or leave them out": bool(strangers),
-            f"epoch_every is {self.epoch_every}: it is at least 1, and for the rule one_vote only": self.epoch_every is not None
-            and (self.epoch_every < 1 or self.rule != "one_vote"),
-            f"customers_max is {self.customers_max}: it is at least 0": self.customers_max < 0,
-        }
-        found = [message for message, wrong in faults.items() if wrong]
-        if found:
-            message = "; ".join(found)
+        votes = self.rule == "one_vote"
+        faults = (
+            (self.rule not in RULES, f"rule is {self.rule!r}: choose one of {RULES}"),
+            (self.n_clusters < 1, f"n_clusters is {self.n_clusters}: a model has at least one cluster"),
+            (
+                bool(given) and given.keys() != set(range(self.n_clusters)),
+                f"n_clusters is {self.n_clusters} and centers has the clusters {list(given)}: number them from 0, one for each",
+            ),
+            (self.p <= 0, f"p is {self.p}: it is above 0"),
+            (len(set(names)) < len(names), f"features {names} name one twice"),
+            (bool(strangers), f"centers has the features {strangers}, which features does not name: add them there, or leave them out"),
+            (self.features == (), "features is empty: name at least one, or leave it out"),
+            (votes and not names, "rule one_vote needs features or centers: votes over changing features cannot be summed"),
+            (
+                self.epoch_every is not None and (self.epoch_every < 1 or not votes),
+                f"epoch_every is {self.epoch_every}: it is at least 1, and for the rule one_vote only",
+            ),
+            (self.customers_max < 0, f"customers_max is {self.customers_max}: it is at least 0"),
+        )
+        message = "; ".join(message for wrong, message in faults if wrong)
+        if message:
             raise ValueError(message)
 
     def _refuse_other_rules(self, method: str) -> None:
@@ -366,22 +350,21 @@ class SegmentModel(KMeans):  # type: ignore[misc, unused-ignore]  # river leaves
         uniform = ((int.from_bytes(digest, "big") >> (64 - _DIGEST_BITS)) + 0.5) / (1 << _DIGEST_BITS)
         return float(self.mu + self.sigma * NormalDist().inv_cdf(uniform))
 
-    def _steps(self, x: Mapping[Feature, Any]) -> list[int]:
-        return [_steps(_number(name, x[name])) if name in x else 0 for name in self.centers[0]]
+    def _steps(self, x: Row) -> list[int]:
+        return [_steps(_number(name, x[name])) if name in x else 0 for name in self._names]
 
-    def _point(self, x: Mapping[Feature, Any]) -> list[float]:
+    def _point(self, x: Row) -> list[float]:
         if self.rule == "one_vote":
             return [steps / STEPS_PER_UNIT for steps in self._steps(x)]
-        return [_number(name, x[name]) if name in x else 0.0 for name in self.centers[0]]
+        return [_number(name, x[name]) if name in x else 0.0 for name in self._names]
 
     def _cluster_of(self, steps: list[int]) -> int:
         return _closest(self._measure([step / STEPS_PER_UNIT for step in steps]))
 
     def _measure(self, point: list[float]) -> dict[int, float]:
-        # All centres list their features in the same order: they got each at the same time.
+        named = list(zip(self._names, point, strict=True))
         return {
-            cluster: math.fsum(abs(c - v) ** self.p for c, v in zip(centre.values(), point, strict=True))
-            for cluster, centre in self.centers.items()
+            cluster: math.fsum(abs(centre[name] - value) ** self.p for name, value in named) for cluster, centre in self.centers.items()
         }
 
     def _tally(self, cluster: int, steps: Iterable[int], sign: int) -> None:
