@@ -42,7 +42,7 @@ WORKING_COPY = "working copy"
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Why a datum cannot be read. `path`: `$` the schema, `.field`, `[]` an array's items, `{}` a map's values, `|type` a union's branch."""
+    """Why a datum cannot be read. `path`: `$`, then `.field`, `[]` an array's items, `{}` a map's values, `|type` a union's branch."""
 
     path: str
     reason: str
