@@ -229,7 +229,7 @@ class SegmentModel(KMeans):
         voted = self._cluster_of(steps) if cluster is None else cluster
         count = self._counts[voted] if voted in self.centers else 0
         left = self._squares[voted] - sum(step * step for step in steps) if count else -1
-        if left < 0 or (count == 1 and (left > 0 or self._sums[voted] != steps)):
+        if left < 0 or (count == 1 and self._sums[voted] != steps):
             message = f"cluster {voted} has {count} votes, and this vector is not among them: pass the vector and cluster that were learned"
             raise ValueError(message)
         self._tally(voted, steps, -1)

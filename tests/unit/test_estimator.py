@@ -218,6 +218,10 @@ def test_another_process_draws_and_learns_the_same() -> None:
     assert answers[0] == answers[1]
 
 
+def test_without_a_seed_two_models_are_the_same_to_the_byte() -> None:
+    assert pickle.dumps(SegmentModel(features=NAMES)) == pickle.dumps(SegmentModel(features=NAMES))
+
+
 def test_drawn_coordinates_follow_the_normal_distribution_and_the_seed() -> None:
     names = tuple(range(1000))
     drawn, other = (SegmentModel(n_clusters=2, mu=3, sigma=2, seed=seed, features=names).centers for seed in (1, 2))
@@ -412,7 +416,8 @@ def test_the_given_centres_are_copied() -> None:
     model.learn_one({"spend": 3.0})
     model.refresh()
     assert centers == {0: {"spend": 1.0}}
-    assert model.clone().centers == centers
+    centers[0]["spend"] = 9.0
+    assert model.clone().centers == {0: {"spend": 1.0}}
 
 
 def test_a_stock_river_model_comes_out_complete(voting: SegmentModel) -> None:
