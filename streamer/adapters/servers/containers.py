@@ -1,0 +1,114 @@
+"""Servers in containers, by testcontainers, where a container engine answers.
+
+testcontainers and the Docker client are imported only when asked for. testcontainers' reaper removes the containers when this process ends,
+however it ends. Images carry a version; each container has a memory limit.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import importlib.util
+import os
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamer.adapters.servers import cache, readiness
+from streamer.adapters.servers.choice import Source
+from streamer.adapters.servers.embedded_kafka import HEAP_MB, SETTINGS
+from streamer.adapters.servers.embedded_redis import MEMORY_MB
+from streamer.adapters.servers.errors import ServerFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+KAFKA_IMAGE = "apache/kafka:4.1.1"
+REDIS_IMAGE = "valkey/valkey:9.0"
+KAFKA_PORT = 9092
+REDIS_PORT = 6379
+PING_TIMEOUT_S = 2
+READY_TIMEOUT_S = 120.0
+SOCKETS = ("/var/run/docker.sock", "~/.docker/run/docker.sock", "~/.docker/desktop/docker.sock", "~/.colima/default/docker.sock")
+
+
+def engine_answers(env: Mapping[str, str]) -> bool:
+    """Whether testcontainers is installed and a container engine answers a ping, within about two seconds."""
+    if importlib.util.find_spec("testcontainers") is None or importlib.util.find_spec("docker") is None:
+        return False
+    if not env.get("DOCKER_HOST") and not any(Path(path).expanduser().exists() for path in SOCKETS):
+        return False
+    docker: Any = importlib.import_module("docker")
+    try:
+        client = docker.from_env(timeout=PING_TIMEOUT_S, environment=dict(env))
+        try:
+            return bool(client.ping())
+        finally:
+            client.close()
+    except (docker.errors.DockerException, OSError):
+        return False
+
+
+class ContainerServer:
+    """One server in a container."""
+
+    source = Source.CONTAINER
+
+    def __init__(self, container: Any, address: str) -> None:  # noqa: ANN401 - testcontainers' own object
+        """Hold a running container."""
+        self._container = container
+        self.address = address
+
+    def close(self) -> None:
+        """Stop and remove the container."""
+        self._container.stop()
+
+
+def start_kafka(port: int | None = None) -> ContainerServer:
+    """Start Apache Kafka in a container.
+
+    The broker tells its clients where to reach it, so the port on this side must be known before the start: it is chosen here.
+    """
+    port = port or cache.free_port()
+    container = _container(KAFKA_IMAGE).with_bind_ports(KAFKA_PORT, port).with_kwargs(mem_limit=f"{HEAP_MB * 3}m")
+    address = f"{container.get_container_host_ip()}:{port}"
+    settings = {
+        **SETTINGS,
+        "listeners": f"PLAINTEXT://:{KAFKA_PORT},CONTROLLER://:9093",
+        "advertised.listeners": f"PLAINTEXT://{address}",
+        "controller.quorum.voters": "1@localhost:9093",
+    }
+    for key, value in settings.items():
+        container.with_env("KAFKA_" + key.upper().replace(".", "_"), value)
+    container.with_env("KAFKA_HEAP_OPTS", f"-Xmx{HEAP_MB}m")
+    container.with_env("CLUSTER_ID", base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("="))
+    container.start()
+    return _ready(ContainerServer(container, address), readiness.kafka_answers)
+
+
+def start_redis(port: int | None = None) -> ContainerServer:
+    """Start Valkey in a container: bounded memory, `noeviction`, nothing on disk."""
+    port = port or cache.free_port()
+    command = f"valkey-server --maxmemory {MEMORY_MB}mb --maxmemory-policy noeviction --save '' --appendonly no"
+    container = _container(REDIS_IMAGE).with_bind_ports(REDIS_PORT, port).with_kwargs(mem_limit=f"{MEMORY_MB * 2}m").with_command(command)
+    address = f"redis://{container.get_container_host_ip()}:{port}/0"
+    container.start()
+    return _ready(ContainerServer(container, address), readiness.redis_answers)
+
+
+def _container(image: str) -> Any:  # noqa: ANN401 - testcontainers' own object
+    return importlib.import_module("testcontainers.core.container").DockerContainer(image)
+
+
+def _ready(server: ContainerServer, answers: Callable[[str, float], str | None]) -> ContainerServer:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while (problem := answers(server.address, 2.0)) is not None:
+        if time.monotonic() > deadline:
+            out, errors = server._container.get_logs()  # noqa: SLF001 - this module's own class
+            server.close()
+            tail = (out + errors)[-4000:].decode(errors="replace")
+            message = f"the container at {server.address} did not answer within {READY_TIMEOUT_S:.0f} s ({problem}):{os.linesep}{tail}"
+            raise ServerFailed(message)
+        time.sleep(0.2)
+    return server
