@@ -1,0 +1,172 @@
+"""What a partition's owner knows of it beside the profiles: clock, adopted model, sums, sweep; packed into one string with each commit.
+
+Laws: `unpack_state(pack_state(x))` equals x. Sums belong to the adopted version alone: adopting a version begins them at nothing.
+An epoch is adopted only when the sweep of its version is over.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from streamer.core.fold import Judge, Sums
+from streamer.core.profile import NEVER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from streamer.core.columns import I64
+    from streamer.core.declaration import Declaration
+    from streamer.core.model import ModelVersion
+
+LAYOUT = 1
+DONE = "done"  # a sweep's cursor when it is over
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """The votes of a partition for the `k` segments and `f` features of its version."""
+
+    count: I64  # (k,)
+    total: I64  # (k, f)
+    square: I64  # (k, f)
+    members: I64  # (k + 1,) customers by published segment, `new` last
+
+    @classmethod
+    def nothing(cls, k: int, f: int) -> Learned:
+        """Begin with no votes."""
+        return cls(np.zeros(k, np.int64), np.zeros((k, f), np.int64), np.zeros((k, f), np.int64), np.zeros(k + 1, np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionData:
+    """One partition's own knowledge. `model` is 0 before the first version; then `centroids` (k, f) are those of the adopted epoch."""
+
+    feature_version: str
+    watermark: int = NEVER
+    model: int = 0
+    epoch: int = 0
+    as_of: int = NEVER
+    at_offset: int = 0
+    cursor: str = DONE  # of the sweep for the adopted version
+    centroids: I64 | None = None
+    learned: Learned | None = None
+
+    @property
+    def swept(self) -> bool:
+        """Tell whether every customer has been judged by the adopted version."""
+        return self.cursor == DONE
+
+
+_PLAIN = ("feature_version", "watermark", "model", "epoch", "as_of", "at_offset", "cursor")
+
+
+def pack_state(data: PartitionData) -> bytes:
+    """Pack: a layout byte, the length of a JSON header and the header, then the arrays as 64-bit little-endian integers."""
+    arrays: list[I64] = []
+    if data.centroids is not None and data.learned is not None:
+        arrays = [data.centroids, data.learned.count, data.learned.total, data.learned.square, data.learned.members]
+    shape = list(data.centroids.shape) if data.centroids is not None else [0, 0]
+    header = json.dumps({**{name: getattr(data, name) for name in _PLAIN}, "shape": shape}, separators=(",", ":")).encode()
+    return b"".join([bytes([LAYOUT]), len(header).to_bytes(4, "little"), header, *(array.astype("<i8").tobytes() for array in arrays)])
+
+
+def unpack_state(packed: bytes) -> PartitionData:
+    """Unpack; raises ValueError for another layout."""
+    if packed[:1] != bytes([LAYOUT]):
+        message = f"the partition's state has layout {packed[:1].hex() or 'none'}, this program reads {LAYOUT}"
+        raise ValueError(message)
+    end = 5 + int.from_bytes(packed[1:5], "little")
+    header = json.loads(packed[5:end])
+    k, f = header.pop("shape")
+    if not header["model"]:
+        return PartitionData(**header)
+    body = np.frombuffer(packed, "<i8", offset=end).astype(np.int64)
+    sizes = np.cumsum([k * f, k, k * f, k * f])
+    centroids, count, total, square, members = np.split(body, sizes)
+    learned = Learned(count, total.reshape(k, f), square.reshape(k, f), members)
+    return PartitionData(**header, centroids=centroids.reshape(k, f), learned=learned)
+
+
+def adopt_version(data: PartitionData, version: ModelVersion, at_offset: int, as_of: int) -> PartitionData:
+    """Adopt a version at an offset: sums begin anew and a sweep begins; its customers are judged as of `as_of`, or later if their clock is."""
+    k, f = version.centroids.shape
+    return replace(
+        data,
+        model=version.version,
+        epoch=0,
+        as_of=as_of,
+        at_offset=at_offset,
+        cursor="0",
+        centroids=version.fixed_centroids(),
+        learned=Learned.nothing(k, f),
+    )
+
+
+def adopt_epoch(data: PartitionData, epoch: int, centroids: I64) -> PartitionData:
+    """Adopt an epoch's centroids of the version that the partition has."""
+    return replace(data, epoch=epoch, centroids=centroids)
+
+
+def next_centroids(centroids: I64, parts: Sequence[Learned], finer: int) -> I64:
+    """Move each centroid to the mean of all votes for it, rounded to the fixed point; one without votes stays where it is.
+
+    `finer` is how many units of a centroid make one of a vote.
+    """
+    count = sum((part.count for part in parts), np.zeros(len(centroids), np.int64))
+    total = sum((part.total for part in parts), np.zeros(centroids.shape, np.int64))
+    voted = np.maximum(count, 1)[:, None]
+    mean = (2 * finer * total + voted) // (2 * voted)  # rounds to nearest in whole numbers
+    return np.where(count[:, None] > 0, mean, centroids)
+
+
+def stack_judge(data: Sequence[PartitionData], versions: Mapping[int, ModelVersion], declaration: Declaration) -> Judge:
+    """Lay out what `p` partitions judge by, side by side."""
+    p = len(data)
+    known = [versions[d.model] if d.model else None for d in data]
+    k = max((len(v.segments) for v in known if v), default=1)
+    f = len(declaration.features)
+    rules = max((len(v.eligibility) for v in known if v), default=0)
+    lifetime = {m.name: i for i, m in enumerate(declaration.lifetimes)}
+    judge = Judge(
+        *(np.array([getattr(d, name) for d in data], np.int64) for name in ("model", "epoch", "as_of", "at_offset")),
+        np.array([len(v.segments) if v else 0 for v in known], np.int32),
+        np.zeros((p, k), np.int64),
+        np.zeros((p, k, f), np.int64),
+        *(np.zeros((p, f)) for _ in range(5)),
+        np.zeros((p, rules, 2), np.int64),
+        *(np.zeros(p) for _ in range(2)),
+        np.zeros(p, np.int64),
+    )
+    for i, (d, v) in enumerate(zip(data, known, strict=True)):
+        if v is None or d.centroids is None:
+            continue
+        judge.number[i, : len(v.segments)] = [segment.number for segment in v.segments]
+        judge.centroid[i, : len(v.segments)] = d.centroids
+        for name in ("low", "high", "mean", "scale", "weight"):
+            getattr(judge, name)[i] = getattr(v.scaling, name)
+        for e, (measure, least) in enumerate(v.eligibility):
+            judge.eligible[i, e] = lifetime[measure], least
+        judge.margin[i], judge.margin_large[i], judge.dwell_ms[i] = v.decision.margin, v.decision.margin_large, v.decision.dwell_ms
+    return judge
+
+
+def stack_sums(data: Sequence[PartitionData], judge: Judge) -> Sums:
+    """Copy the partitions' sums side by side."""
+    p, k, f = judge.centroid.shape
+    sums = Sums(np.zeros((p, k), np.int64), np.zeros((p, k, f), np.int64), np.zeros((p, k, f), np.int64), np.zeros((p, k + 1), np.int64))
+    for i, d in enumerate(data):
+        if d.learned is not None:
+            n = len(d.learned.count)
+            sums.count[i, :n], sums.total[i, :n], sums.square[i, :n] = d.learned.count, d.learned.total, d.learned.square
+            sums.members[i, :n], sums.members[i, k] = d.learned.members[:n], d.learned.members[n]
+    return sums
+
+
+def unstack_sums(sums: Sums, i: int, k: int) -> Learned:
+    """Copy partition i's sums out, for the `k` segments of its version."""
+    members = np.append(sums.members[i, :k], sums.members[i, -1])
+    return Learned(sums.count[i, :k].copy(), sums.total[i, :k].copy(), sums.square[i, :k].copy(), members)
