@@ -1,7 +1,7 @@
 """Files of rows, read a chunk at a time: CSV, Excel, Parquet and JSON Lines, each column with its distinct values and a code per row.
 
-Law: row numbers count the records of the file from 1 (a header is no record), every record is either in a chunk or among its broken rows, and
-a cell's value is what the file says: text of a CSV file stays text, a JSON number with a fraction is a `Decimal` of the digits written.
+Law: row numbers count the records of the file from 1 (a header is no record), every record is either in a chunk or among its broken rows,
+and a cell's value is what the file says: text of a CSV file stays text, a JSON number with a fraction is a `Decimal` of the digits written.
 An empty cell has code -1; so have null, NaN and text of white space alone. Surrounding white space is not part of a text.
 """
 
@@ -12,6 +12,7 @@ import gzip
 import json
 import math
 import zipfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -24,6 +25,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from openpyxl.utils.exceptions import InvalidFileException
+
+from streamer.core.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -52,13 +55,16 @@ _ENDINGS = {
 }
 
 
-class Unreadable(Exception):  # noqa: N818  # named after what must be mended: the file
+class Unreadable(BadInput):
     """A file can't be read as a whole; the message names the file, the place and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableOptions:
-    """How to read a file: `format` is one of `FORMATS`, or None for what the file's name says; an empty `delimiter` is a tab for `.tsv`, else a comma."""
+    """How to read a file.
+
+    `format` is one of `FORMATS`, or None for what the file's name says; an empty `delimiter` is a tab for `.tsv`, else a comma.
+    """
 
     format: str | None = None
     delimiter: str = ""
@@ -169,26 +175,33 @@ def _header(path: Path, names: Sequence[object]) -> list[str]:
     return header
 
 
-def _chunk_of_rows(header: Sequence[str], rows: Sequence[Sequence[Value | None]], numbers: Sequence[int], broken: Sequence[BrokenRow], done: float) -> Chunk:
+def _chunk_of_rows(
+    header: Sequence[str],
+    rows: Sequence[Sequence[Value | None]],
+    numbers: Sequence[int],
+    broken: Sequence[BrokenRow],
+    done: float,
+) -> Chunk:
     """Turn rows of equal length into columns; columns without a name are left out."""
     cells: Sequence[Sequence[Value | None]] = list(zip(*rows, strict=True)) if rows else [()] * len(header)
     columns = {name: coded(column) for name, column in zip(header, cells, strict=True) if name}
     return Chunk(np.array(numbers, np.int64), columns, tuple(broken), closed=True, done=done)
 
 
-def _opened(path: Path) -> tuple[IO[bytes], Callable[[], float]]:
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[IO[bytes], Callable[[], float]]]:
     """Open a file, unpacking `.gz`, with a function that tells which part of it has been read."""
-    raw = path.open("rb")
     size = max(1, path.stat().st_size)
-    stream = cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if path.suffix.lower() == ".gz" else raw
-    return stream, lambda: min(1.0, raw.tell() / size)
+    with path.open("rb") as raw:
+        stream = cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if path.suffix.lower() == ".gz" else raw
+        yield stream, lambda: min(1.0, raw.tell() / size)
 
 
 def _text_lines(path: Path, stream: IO[bytes], encoding: str) -> Iterator[str]:
     """Decode lines one by one, so that a fault can be named by its line; only for encodings whose line ends are a byte."""
     number = 0
     try:
-        for number, line in enumerate(stream, start=1):  # noqa: B007  # the error names it
+        for number, line in enumerate(stream, start=1):
             yield line.decode(encoding if number == 1 else encoding.removesuffix("-sig"))
     except UnicodeDecodeError as error:
         message = f"{path}, line {number}: not {encoding} (byte {error.start} of the line): set `input.encoding`, for example cp1252"
@@ -197,8 +210,7 @@ def _text_lines(path: Path, stream: IO[bytes], encoding: str) -> Iterator[str]:
 
 def _read_csv(path: Path, options: TableOptions, chunk_rows: int) -> Iterator[Chunk]:
     delimiter = options.delimiter or ("\t" if ".tsv" in [suffix.lower() for suffix in path.suffixes] else ",")
-    stream, done = _opened(path)
-    with stream:
+    with _opened(path) as (stream, done):
         lines = csv.reader(_text_lines(path, stream, options.encoding), delimiter=delimiter, strict=True)
         try:
             header = _header(path, next(lines))
@@ -309,8 +321,7 @@ def _arrow_column(column: Any) -> Coded:  # noqa: ANN401  # pyarrow has no types
 
 
 def _read_jsonl(path: Path, options: TableOptions, chunk_rows: int) -> Iterator[Chunk]:
-    stream, done = _opened(path)
-    with stream:
+    with _opened(path) as (stream, done):
         lines = enumerate(_text_lines(path, stream, options.encoding), start=1)
         first = True
         while True:

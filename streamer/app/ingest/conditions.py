@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from streamer.app.ingest.mapping import AllOf, AnyOf, Not, Test
+from streamer.app.ingest.mapping import AnyOf, Not, Test
 from streamer.app.ingest.values import number_of
 
 if TYPE_CHECKING:
@@ -46,16 +46,13 @@ def holds(condition: Condition, cells: Cells) -> Bool:
     parts = [holds(part, cells) for part in condition.conditions]
     if isinstance(condition, AnyOf):
         return np.logical_or.reduce(parts) if parts else np.zeros(len(cells), np.bool_)
-    if isinstance(condition, AllOf):
-        return np.logical_and.reduce(parts) if parts else np.ones(len(cells), np.bool_)
-    message = f"{condition!r} is no condition"
-    raise TypeError(message)
+    return np.logical_and.reduce(parts) if parts else np.ones(len(cells), np.bool_)
 
 
 def _tested(test: Test, cells: Cells) -> Bool:
     codes = cells.codes(test.column)
     if test.operation == "is_empty":
-        return (codes < 0) == bool(test.operand)
+        return (codes < 0) if test.operand else (codes >= 0)
     if test.operation in NUMERIC:
         compare = NUMERIC[test.operation]
         bound = cast("Decimal", test.operand)

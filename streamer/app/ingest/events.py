@@ -1,7 +1,7 @@
 """Lines to events: duplicates taken out, order lines summed to one event, events put in the order of their time.
 
-Law: of the lines given, each is used in exactly one event or refused in exactly one piece. Sums are whole minor units. The order is event time,
-then the number of the event's first row, so it depends on the file alone.
+Law: of the lines given, each is used in exactly one event or refused in exactly one piece. Sums are whole minor units. The order is event
+time, then the number of the event's first row, so it depends on the file alone.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ class Record(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """`n` events in the order of their time, in columns. A text is None where the event has none; `lines` is how many rows each is made of."""
+    """`n` events in the order of their time, in columns.
+
+    A text is None where the event has none; `lines` is how many rows each is made of.
+    """
 
     occurred_at: I64  # (n,) ms
     amount: I64  # (n,) minor units, 0 where none is given
@@ -67,10 +70,11 @@ class Events:
         fields = [self.texts.get(field, none)[part] for field in TEXT_FIELDS]
         names = [name for name in self.texts if name.startswith(PROPERTY)]
         keys = [name.removeprefix(PROPERTY) for name in names]
-        columns = list(zip(*(self.texts[name][part] for name in names), strict=True)) if names else [()] * len(self.event_id[part])
-        amounts = [number if given else None for number, given in zip(self.amount[part].tolist(), self.amount_given[part].tolist(), strict=True)]
-        quantities = [number if given else None for number, given in zip(self.quantity[part].tolist(), self.quantity_given[part].tolist(), strict=True)]
-        whole = zip(self.event_id[part], *fields, self.occurred_at[part].tolist(), amounts, quantities, columns, self.lines[part].tolist(), strict=True)
+        ids = self.event_id[part]
+        columns = list(zip(*(self.texts[name][part] for name in names), strict=True)) if names else [()] * len(ids)
+        amounts = _optional(self.amount[part], self.amount_given[part])
+        quantities = _optional(self.quantity[part], self.quantity_given[part])
+        whole = zip(ids, *fields, self.occurred_at[part].tolist(), amounts, quantities, columns, self.lines[part].tolist(), strict=True)
         for event_id, customer, kind, currency, product, category, session, time, amount, quantity, properties, lines in whole:
             extras = {key: value for key, value in zip(keys, properties, strict=True) if value is not None}
             if self.lines_property is not None:
@@ -88,6 +92,10 @@ class Events:
                 session_id=session,
                 properties=extras,
             )
+
+
+def _optional(numbers: I64, given: Bool) -> list[int | None]:
+    return [number if there else None for number, there in zip(numbers.tolist(), given.tolist(), strict=True)]
 
 
 def without_duplicates(lines: Lines) -> tuple[Lines, list[Refused]]:
@@ -176,7 +184,8 @@ def events_of(mapping: m.Mapping, lines: Lines, vocabularies: Vocabularies) -> t
         where = again[group]
         names = vocabularies.fields["event_id"].texts()
         values = tuple(names[code] for code in ids[group[where]].tolist())
-        refused.append(Refused(lines.rows[where], REJECTED, Refusal.DUPLICATE_ID, "event_id", "", values, "an earlier event of the customer has this id"))
+        detail = "an earlier event of the customer has this id"
+        refused.append(Refused(lines.rows[where], REJECTED, Refusal.DUPLICATE_ID, "event_id", "", values, detail))
     return _finished(mapping, lines, vocabularies, sums, in_time[fresh]), refused
 
 

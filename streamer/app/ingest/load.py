@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping as MappingOf
     from pathlib import Path
 
-    from streamer.adapters.tables import Chunk
     from streamer.app.ingest.events import Events, Record
     from streamer.app.ingest.mapping import Mapping
     from streamer.app.ingest.rows import Refused
@@ -76,7 +75,7 @@ def load(
     chunk_rows: int = CHUNK_ROWS,
     progress: Callable[[int, float], None] | None = None,
 ) -> Loaded:
-    """Read a file and make its events; `progress` is told the rows read and the part of the file done after each chunk.
+    """Read a file and make its events; after each chunk, `progress` is told the rows read and the part of the file done.
 
     Raises `Unreadable` where the file can't be read or has more than `rows_max` rows, `MappingError` where it lacks a column of the mapping.
     """
@@ -92,7 +91,9 @@ def load(
             check_columns(path, mapping, seen)
         rows_read += len(chunk.rows) + len(chunk.broken)
         if rows_read > rows_max:
-            message = f"{path}: more than {rows_max:,} rows, which are held in memory: split the file by time (no group in two parts), or raise --rows-max"
+            message = (
+                f"{path}: more than {rows_max:,} rows, too many to hold: split it by time, no group in two, or raise --rows-max"
+            )
             raise Unreadable(message)
         lines, left_out = lines_of(mapping, chunk, vocabularies, limits)
         parts.append(lines)

@@ -80,7 +80,7 @@ class FromColumn:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Several columns' texts with a separator between; with `row`, the row's number last; with `hashed`, the BLAKE2b-128 of it all in hex."""
+    """Several columns' texts with a separator between; with `row`, the row's number last; with `hashed`, their BLAKE2b-128 in hex."""
 
     columns: tuple[str, ...]
     separator: str = ":"

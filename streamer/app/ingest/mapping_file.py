@@ -1,7 +1,7 @@
 """A mapping file's YAML, checked form by form.
 
-Law: every fault of a file is told at once, each with its line; a key that is not known is a fault, never ignored. A scalar that stands for a
-text is taken as written (`NO` is Norway, not false).
+Law: every fault of a file is told at once, each with its line; a key that is not known is a fault, never ignored. A scalar that stands for
+a text is taken as written (`NO` is Norway, not false).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from streamer.adapters.tables import FORMATS, TableOptions
 from streamer.app.ingest import mapping as m
 from streamer.app.ingest.conditions import NUMERIC, OPERATIONS
 from streamer.app.ingest.values import UNITS_PER_SECOND, NumberRule, TimeRule, number_of
+from streamer.core.errors import Misconfigured
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,13 +29,14 @@ T = TypeVar("T")
 
 SCALE_MAX = 6
 DEPTH_MAX = 10
-_TOP = ("name", "description", "input", "time_zone", "ambiguous_times", "nonexistent_times", "columns", "group_by", "refund", "skip", "duplicates")
+_TIMES = ("time_zone", "ambiguous_times", "nonexistent_times")
+_TOP = ("name", "description", "input", *_TIMES, "columns", "group_by", "refund", "skip", "duplicates")
 _INPUT = ("format", "delimiter", "encoding", "sheet", "decimal", "thousands")
-_FIELDS = ("event_id", "customer_id", "occurred_at", "event_type", "amount", "currency", "quantity", "product_id", "category", "session_id", "properties")
+_FIELDS = ("event_id", "occurred_at", *m.TEXT_FIELDS, "amount", "quantity", "properties")
 
 
-class MappingError(Exception):
-    """A mapping that can't be used: wrong configuration, for the writer of the mapping to mend. The message has every fault with its line."""
+class MappingError(Misconfigured):
+    """A mapping that can't be used, for its writer to mend. The message has every fault with its line."""
 
 
 def parse_mapping(text: str, source: str) -> m.Mapping:
@@ -144,15 +146,15 @@ def _mapping(reader: _Reader, node: yaml.Node) -> m.Mapping | None:
         return None
     fields = reader.table(top["columns"], "columns", _FIELDS, m.REQUIRED_FIELDS)
     texts: list[tuple[str, m.Text]] = []
-    for name in m.TEXT_FIELDS:
-        found = _text(reader, fields.get(name), f"columns.{name}")
+    for field in m.TEXT_FIELDS:
+        found = _text(reader, fields.get(field), f"columns.{field}")
         if found is not None:
-            texts.append((name, found))
+            texts.append((field, found))
     if "properties" in fields:
-        for name, value in reader.table(fields["properties"], "columns.properties", None).items():
-            found = _text(reader, value, f"columns.properties.{name}")
+        for key, value in reader.table(fields["properties"], "columns.properties", None).items():
+            found = _text(reader, value, f"columns.properties.{key}")
             if found is not None:
-                texts.append((m.PROPERTY + name, found))
+                texts.append((m.PROPERTY + key, found))
     event_id = _text(reader, fields.get("event_id"), "columns.event_id")
     time = _time(reader, fields.get("occurred_at"), zone, ambiguous, nonexistent)
     amount = _amount(reader, fields.get("amount"))
@@ -169,7 +171,8 @@ def _check_group_id(reader: _Reader, node: yaml.Node, event_id: m.Text, group_by
     """An id made of what differs within a group would depend on which line leads it."""
     strangers = sorted(set(m.columns_of_text(event_id)) - set(group_by.columns))
     if strangers or (isinstance(event_id, m.Joined) and event_id.row):
-        reader.fault(node, f"columns.event_id uses {', '.join(strangers) or 'row'}, which may differ within a group: use only columns of `group_by`")
+        found = ", ".join(strangers) or "row"
+        reader.fault(node, f"columns.event_id uses {found}, which may differ within a group: use only columns of `group_by`")
 
 
 def _items(reader: _Reader, node: yaml.Node | None, what: str) -> list[yaml.Node]:
@@ -208,7 +211,7 @@ def _input(reader: _Reader, node: yaml.Node | None) -> tuple[TableOptions, Numbe
     except LookupError:
         wide = True
     if wide:
-        reader.fault(entries["encoding"], f"input.encoding {encoding!r} is not known or not based on single bytes: utf-8, cp1252, latin-1 are examples")
+        reader.fault(entries["encoding"], f"input.encoding {encoding!r} is not known or not based on single bytes; cp1252 is an example")
     decimal = reader.choice(entries.get("decimal"), "input.decimal", (".", ","), ".")
     thousands = reader.text(entries.get("thousands"), "input.thousands") or ""
     if len(thousands) > 1 or thousands == decimal:
@@ -216,7 +219,13 @@ def _input(reader: _Reader, node: yaml.Node | None) -> tuple[TableOptions, Numbe
     return TableOptions(kind, delimiter, encoding, reader.text(entries.get("sheet"), "input.sheet")), NumberRule(decimal, thousands)
 
 
-def _one_form(reader: _Reader, node: yaml.Node, what: str, forms: dict[str, Callable[[dict[str, yaml.Node]], T]], extras: dict[str, tuple[str, ...]]) -> T | None:
+def _one_form(
+    reader: _Reader,
+    node: yaml.Node,
+    what: str,
+    forms: dict[str, Callable[[dict[str, yaml.Node]], T]],
+    extras: dict[str, tuple[str, ...]],
+) -> T | None:
     """Read a node that has one of several forms, told apart by their first key."""
     if not isinstance(node, yaml.MappingNode):
         reader.fault(node, f"{what} takes one of the forms {{{', '.join(f'{form}: ...' for form in forms)}}}")
@@ -273,7 +282,11 @@ def _text(reader: _Reader, node: yaml.Node | None, what: str) -> m.Text | None:
                 found.append((condition, word))
         return m.Cases(tuple(found), reader.text(entries.get("otherwise"), f"{what}.otherwise"))
 
-    extras = {"column": ("first", "lower", "values", "otherwise", "default"), "join": ("separator", "prefix", "row", "hash"), "cases": ("otherwise",)}
+    extras = {
+        "column": ("first", "lower", "values", "otherwise", "default"),
+        "join": ("separator", "prefix", "row", "hash"),
+        "cases": ("otherwise",),
+    }
     return _one_form(reader, node, what, {"column": column, "constant": constant, "join": join, "cases": cases}, extras)
 
 
@@ -300,7 +313,7 @@ def _amount(reader: _Reader, node: yaml.Node | None) -> m.Amount | None:
     def amount(names: tuple[str, ...], entries: dict[str, yaml.Node]) -> m.Amount | None:
         scale = reader.whole(entries.get("scale"), f"{what}.scale", 0, SCALE_MAX)
         if "scale" not in entries:
-            reader.fault(node, f"{what} lacks `scale`: the currency's number of decimals, such as 2; 0 where the column has minor units already")
+            reader.fault(node, f"{what} lacks `scale`: the currency's number of decimals, such as 2; 0 where minor units are given")
         return m.Amount(names, scale or 0) if names else None
 
     def column(entries: dict[str, yaml.Node]) -> m.Amount | None:
@@ -333,7 +346,8 @@ def _group_by(reader: _Reader, node: yaml.Node | None) -> m.GroupBy | None:
     if node is None:
         return None
     entries = reader.table(node, "group_by", ("columns", "lines_property"), ("columns",))
-    return m.GroupBy(reader.texts(entries.get("columns"), "group_by.columns"), reader.text(entries.get("lines_property"), "group_by.lines_property"))
+    columns = reader.texts(entries.get("columns"), "group_by.columns")
+    return m.GroupBy(columns, reader.text(entries.get("lines_property"), "group_by.lines_property")) if columns else None
 
 
 def _refund(reader: _Reader, node: yaml.Node | None) -> m.Refund | None:

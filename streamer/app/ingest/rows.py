@@ -1,7 +1,8 @@
 """One chunk of rows to lines: what each row says of its event, or why it says nothing.
 
-Law: every row of a chunk is either in its lines or in exactly one piece of its refused rows. Skip rules are asked first, in their order; then
-the fields, in the order event_id, customer_id, event_type, the other texts, occurred_at, amount, quantity; the first fault is the row's reason.
+Law: every row of a chunk is either in its lines or in exactly one piece of its refused rows. Skip rules are asked first, in their order;
+then the fields, in the order event_id, customer_id, event_type, the other texts, occurred_at, amount, quantity, the columns of `group_by`;
+the first fault is the row's reason.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from streamer.app.ingest.cells import Cells, Vocabulary, combined
 from streamer.app.ingest.conditions import holds
 from streamer.app.ingest.mapping import Cases, Constant, FromColumn, Joined, columns_of_condition, columns_of_text
-from streamer.app.ingest.values import Refusal, minor_units, number_of, product, time_of, whole_of
+from streamer.app.ingest.values import TIME_MS_MAX, Refusal, minor_units, number_of, product, time_of, whole_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -37,11 +38,12 @@ _CELL_CHARACTERS_MAX = 200
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The lengths that the worker accepts, so that nothing is sent that it would refuse."""
+    """What the worker accepts, so that nothing is sent that it would refuse."""
 
-    event_id_bytes_max: int = 256
+    event_id_bytes_max: int = 128
     customer_id_bytes_max: int = 256
-    event_type_bytes_max: int = 128
+    event_type_bytes_max: int = 64
+    time_ms_max: int = TIME_MS_MAX  # later times are in the future
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +107,10 @@ class _Sieve:
         names = tuple(dict.fromkeys(columns))
         shown = [_shown(self.cells, name, where) for name in names]
         count = int(where.sum())
-        values = shown[0] if len(shown) == 1 else [", ".join("" if part is None else part for part in parts) for parts in zip(*shown, strict=True)]
-        self.pieces.append(Refused(self.cells.rows[where], outcome, reason, field, ", ".join(names), tuple(values) if names else (None,) * count))
+        values: Sequence[str | None] = [None] * count
+        if names:
+            values = shown[0] if len(shown) == 1 else [", ".join(part or "" for part in parts) for parts in zip(*shown, strict=True)]
+        self.pieces.append(Refused(self.cells.rows[where], outcome, reason, field, ", ".join(names), tuple(values)))
 
     def judge(self, codes: I64, verdicts: Sequence[object], field: str, columns: Iterable[str], *, required: bool) -> None:
         """Take out the rows whose verdict is a `Refusal`, and the empty ones where the field is required."""
@@ -134,7 +138,8 @@ def lines_of(mapping: m.Mapping, chunk: Chunk, vocabularies: Vocabularies, limit
     refunds = holds(mapping.refund.when, cells) if mapping.refund is not None else np.zeros(len(cells), np.bool_)
     texts = _text_fields(mapping, cells, refunds, sieve, limits)
     time_codes = cells.codes(mapping.occurred_at.column)
-    times = [time_of(value, mapping.occurred_at.rule) for value in cells.values(mapping.occurred_at.column)]
+    read = (time_of(value, mapping.occurred_at.rule) for value in cells.values(mapping.occurred_at.column))
+    times = [Refusal.FUTURE if not isinstance(time, Refusal) and time > limits.time_ms_max else time for time in read]
     sieve.judge(time_codes, times, "occurred_at", (mapping.occurred_at.column,), required=True)
     amount, amount_given = _amounts(mapping, cells, sieve)
     quantity, quantity_given = _quantities(mapping, cells, sieve)
@@ -162,7 +167,8 @@ def lines_of(mapping: m.Mapping, chunk: Chunk, vocabularies: Vocabularies, limit
 
 
 def _broken(chunk: Chunk) -> list[Refused]:
-    return [Refused(np.array([broken.row], np.int64), REJECTED, Refusal.UNREADABLE, "", "", (broken.text,), broken.problem) for broken in chunk.broken]
+    rows = ((np.array([broken.row], np.int64), broken) for broken in chunk.broken)
+    return [Refused(row, REJECTED, Refusal.UNREADABLE, "", "", (broken.text,), broken.problem) for row, broken in rows]
 
 
 def _translated(vocabularies: dict[str, Vocabulary], name: str, codes: I64, texts: Sequence[str | Refusal | None], kept: Bool) -> I64:
@@ -185,7 +191,7 @@ def _text_fields(mapping: m.Mapping, cells: Cells, refunds: Bool, sieve: _Sieve,
     for field, source in (("event_id", mapping.event_id), *mapping.texts):
         texts = _evaluated(source, cells)
         if mapping.refund is not None and field == "event_id" and mapping.refund.id_suffix:
-            texts = _changed_where(texts, refunds, [text + mapping.refund.id_suffix if _is_text(text) else text for text in texts.texts])
+            texts = _changed_where(texts, refunds, _with_suffix(texts.texts, mapping.refund.id_suffix))
         if mapping.refund is not None and field == "event_type":
             texts = _changed_where(texts, refunds, [mapping.refund.event_type] * len(texts.texts))
         checked = _Texts(texts.codes, [_checked(field, text, bounds.get(field, TEXT_BYTES_MAX)) for text in texts.texts])
@@ -194,8 +200,8 @@ def _text_fields(mapping: m.Mapping, cells: Cells, refunds: Bool, sieve: _Sieve,
     return found
 
 
-def _is_text(text: str | Refusal | None) -> bool:
-    return text is not None and not isinstance(text, Refusal)
+def _with_suffix(texts: Sequence[str | Refusal | None], suffix: str) -> list[str | Refusal | None]:
+    return [text if text is None or isinstance(text, Refusal) else text + suffix for text in texts]
 
 
 def _changed_where(texts: _Texts, where: Bool, others: list[str | Refusal | None]) -> _Texts:

@@ -42,6 +42,7 @@ class Refusal(StrEnum):
     AMBIGUOUS_TIME = "ambiguous_time"
     NONEXISTENT_TIME = "nonexistent_time"
     TIME_RANGE = "time_out_of_range"
+    FUTURE = "time_in_future"
     NOT_A_NUMBER = "not_a_number"
     NOT_WHOLE = "not_a_whole_number"
     RANGE = "out_of_range"
@@ -60,6 +61,7 @@ REMEDIES: dict[Refusal, str] = {
     Refusal.AMBIGUOUS_TIME: "the clock showed this local time twice: set `ambiguous_times` to earlier or later",
     Refusal.NONEXISTENT_TIME: "the clock skipped this local time: set `nonexistent_times` to forward, or check `time_zone`",
     Refusal.TIME_RANGE: "the time is before 1990 or after 2099: check `format` and `unit`",
+    Refusal.FUTURE: "the time is still to come: check `time_zone` and `unit`, or this machine's clock",
     Refusal.NOT_A_NUMBER: "the text is no number: check `input.decimal` and `input.thousands`",
     Refusal.NOT_WHOLE: "a quantity is a whole number: map another column",
     Refusal.RANGE: "the number is beyond 10^12 (of minor units): check `scale`",
@@ -156,8 +158,8 @@ def whole_of(value: Value, rule: NumberRule) -> int | Refusal:
 def time_of(value: Value, rule: TimeRule) -> int | Refusal:
     """Read a value as milliseconds since 1970-01-01 UTC, smaller parts cut off.
 
-    A time that names its offset keeps it; any other is local time of the rule's zone. A local time that occurs twice is the earlier of the two,
-    one that is skipped by the clock moves forward by the gap, or either is refused, as the rule says.
+    A time that names its offset keeps it; any other is local time of the rule's zone. A local time that occurs twice is the earlier of the
+    two, one that is skipped by the clock moves forward by the gap, or either is refused, as the rule says.
     """
     if isinstance(value, (int, float, Decimal)) or rule.unit is not None:
         instant = _instant_of_number(value, rule)

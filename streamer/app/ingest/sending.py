@@ -1,0 +1,62 @@
+"""Events to an event sink, in order and in batches.
+
+Law: events of a customer are sent in the order of their time, under one key, by one producer. A run that stops half-way may be run again: ids
+are the same, so what was sent already counts once where the worker still remembers the id.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from streamer.app.ingest.events import Record
+    from streamer.app.ingest.load import Loaded
+    from streamer.core.columns import Headers
+
+BATCH_EVENTS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class OutEvent:
+    """One event as it is sent; `timestamp_ms` is None for the time of sending."""
+
+    key: bytes
+    value: bytes
+    headers: Headers = ()
+    timestamp_ms: int | None = None
+
+
+class EventSink(Protocol):
+    """The producer of events. Both calls are bounded in time and raise `Unavailable`."""
+
+    def send(self, events: Sequence[OutEvent]) -> None:
+        """Queue events, in order; waits for room in the queue."""
+
+    def flush(self, timeout_s: float) -> None:
+        """Return once everything queued is acknowledged."""
+
+
+def send_events(
+    loaded: Loaded,
+    sink: EventSink,
+    encode: Callable[[Record], bytes],
+    *,
+    limit: int | None = None,
+    timeout_s: float = 60.0,
+    progress: Callable[[int], None] | None = None,
+) -> int:
+    """Send a file's events, or the first `limit` of them; returns how many. `progress` is told the number sent so far."""
+    sent = 0
+    wanted = len(loaded.events) if limit is None else min(limit, len(loaded.events))
+    while sent < wanted:
+        last = min(sent + BATCH_EVENTS, wanted)
+        records = loaded.events.records(sent, last)
+        sink.send([OutEvent(record["customer_id"].encode(), encode(record)) for record in records])
+        sent = last
+        if progress is not None:
+            progress(sent)
+    sink.flush(timeout_s)
+    return sent
