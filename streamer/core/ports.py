@@ -101,8 +101,8 @@ class Outcome(Enum):
 class StateStore(Protocol):
     """Redis: profiles and partition states, one hash slot a partition."""
 
-    def check(self) -> None:
-        """Raise `Misconfigured` where the server evicts keys or is too old, `Unavailable` where it doesn't answer."""
+    def check(self) -> tuple[str, ...]:
+        """Raise `Misconfigured` where the server evicts keys or is too old, `Unavailable` where it doesn't answer; returns warnings."""
 
     def claim(self, partition: int, owner: str) -> PartitionState:
         """Write the owner token, then read the state; a new partition's has empty ids and offset 0."""
@@ -114,7 +114,11 @@ class StateStore(Protocol):
         """Read the profiles of each partition's customers: `ids` gives (joined ids, bounds) for each."""
 
     def commit(self, commits: Sequence[Commit]) -> list[Outcome]:
-        """Apply each commit if its owner and expected commit id are the stored ones, else write nothing of it."""
+        """Apply each commit if its owner and expected commit id are the stored ones, else write nothing of it.
+
+        After `Unavailable` a commit may still be under way. Read its commit id back; where it isn't there, send the very same commit again
+        (at most one of the two is applied), or claim with a new token (a late one is then refused).
+        """
 
     def scan(self, partition: int, cursor: int, count: int) -> tuple[int, Packed]:
         """Walk about `count` of the partition's profiles; the walk ends when the cursor returned is 0. A profile may come twice."""
@@ -151,10 +155,19 @@ class EventLog(Protocol):
     """Kafka's consumer side of the input topic: one thread owns it."""
 
     def fetch(self, records_max: int, wait_s: float, gather_s: float) -> Fetched:
-        """Wait up to `wait_s` for the first record, then take what arrives within `gather_s`, up to `records_max`."""
+        """Wait up to `wait_s` for the first record, then take what arrives within `gather_s`, up to `records_max`.
+
+        Serves the group's callbacks, so call it often, also while nothing is started. Raises `OffsetOutOfRange` for a started partition
+        whose position the log doesn't hold (after the records already fetched; it is silent until started again), `Unavailable`,
+        `Misconfigured`.
+        """
 
     def rebalanced(self) -> Rebalanced:
-        """Tell, and forget, what the group did. A newly assigned partition is paused until `start` is called for it."""
+        """Tell, and forget, what the group did, as of the last fetch.
+
+        What was revoked or lost comes before what was assigned: a partition in both is owned again. A newly assigned partition is paused
+        until `start` is called for it.
+        """
 
     def start(self, partition: int, offset: int) -> None:
         """Deliver the partition's records from exactly this offset on."""
@@ -166,7 +179,7 @@ class EventLog(Protocol):
         """Read the group's stable positions; a partition without one is left out."""
 
     def commit(self, positions: Mapping[int, Committed]) -> None:
-        """Commit positions with their commit ids (at-least-once mode)."""
+        """Send positions with their commit ids on their way (at-least-once mode); a failure is raised by a later `fetch` or `commit`."""
 
     def bounds(self, partition: int) -> tuple[int, int]:
         """Read the partition's first offset and high watermark."""
