@@ -235,9 +235,6 @@ def _faults(schema: Schema, names: Mapping[str, Any], path: str) -> Iterator[Dif
         yield from _faults(schema["items"], names, f"{path}[]")
     elif schema["type"] == "map":
         yield from _faults(schema["values"], names, path + "{}")
-    elif schema["type"] == "enum":
-        if "default" in schema and schema["default"] not in schema["symbols"]:
-            yield Difference(path, f"the default {schema['default']!r} is not one of the symbols")
     elif schema["type"] == "record":
         yield from _record_faults(schema, names, path)
 
