@@ -30,7 +30,8 @@ Headers: TypeAlias = "tuple[tuple[str, bytes | None], ...]"
 class Fetched:
     """Records as the event log gave them.
 
-    `values` is every record's value, joined; record i is `values[bounds[i]:bounds[i + 1]]`. `empty[i]` tells a null value from an empty one.
+    `values` is every record's value, joined; record i is `values[bounds[i]:bounds[i + 1]]`. `empty[i]` is true where a
+    value of no bytes is there, false where it is null.
     `headers` has only the rows that carry any.
     """
 
