@@ -9,7 +9,7 @@ Two rules of learning share the class:
   with a hundred events counts a hundred times.
 - `one_vote`: each customer contributes its latest vector, in place of its previous one. The learned state is, per cluster, the count of
   votes, their sum and their sum of squares, over 16-bit fixed-point vectors, so adding and removing are exact. Centres stand still within
-  an *epoch* and become `sum / count` when the next one begins.
+  an *epoch* and become `sum / count` when the next one begins. This is the stream's rule in the stream's fixed point, to the bit.
 
 What `river.cluster.KMeans` does differently, and why this class does not: it draws a centre's unknown coordinates from a normal
 distribution when they are first read, also while predicting, and it reads them in the order of a set. Strings hash differently in every
@@ -31,6 +31,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias
 import numpy as np
 from river.cluster import KMeans
 
+from streamer.core.fold import CENTROID_ONE, FINER, VOTE_MAX, VOTE_ONE
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -43,29 +45,27 @@ Row: TypeAlias = "Mapping[Any, Any]"  # feature -> number
 Rule: TypeAlias = Literal["river", "one_vote"]
 
 RULES: Final = ("river", "one_vote")
-STEPS_PER_UNIT: Final = 1 << 12  # a vote's resolution: 2^12 steps per standard deviation
-STEPS_MAX: Final = (1 << 15) - 1  # 7.9997 standard deviations; symmetric, so that -x is always as near as x
 _DIGEST_BITS: Final = 52  # what fits a double's mantissa together with the half that keeps the draw off 0 and 1
 
 
 @dataclass(frozen=True, slots=True)
 class Votes:
-    """The sums over all votes, in steps of 1 / `STEPS_PER_UNIT`, for `k` clusters and `f` features in the order of `SegmentModel.names`.
+    """The sums over all votes, for `k` clusters and `f` features in the order of `SegmentModel.names`.
 
     They add up: the sums of two models with the same centres, over different customers, are those of one model over all customers.
     """
 
-    counts: I64  # (k,) votes
-    sums: I64  # (k, f)
-    squares: I64  # (k,) of all features together
+    count: I64  # (k,)
+    total: I64  # (k, f) in units of 1 / VOTE_ONE
+    square: I64  # (k, f) in units of 1 / VOTE_ONE^2
 
     def inertia(self) -> float:
         """Sum the squared distances from each vote to the mean of its cluster's votes, in squared standard deviations.
 
         By sum |q - m|^2 = sum |q|^2 - |sum q|^2 / n, in integers until the last division.
         """
-        parts = zip(self.counts.tolist(), self.sums.tolist(), self.squares.tolist(), strict=True)
-        return math.fsum((n * squares - sum(s * s for s in sums)) / n for n, sums, squares in parts if n) / STEPS_PER_UNIT**2
+        parts = zip(self.count.tolist(), self.total.tolist(), self.square.tolist(), strict=True)
+        return math.fsum((n * sum(square) - sum(t * t for t in total)) / n for n, total, square in parts if n) / VOTE_ONE**2
 
 
 class SegmentModel(KMeans):
@@ -83,8 +83,8 @@ class SegmentModel(KMeans):
         p: Power of the Minkowski metric: 1 for Manhattan, 2 for squared Euclidean distances.
         seed: Seed of those coordinates; None is a seed like any other.
         rule: `river` or `one_vote`.
-        centers: Initial centres: cluster -> {feature: value}. Afterwards the attribute of this name holds the current ones, as in river,
-            and `clone` begins at the initial ones again.
+        centers: Initial centres: cluster -> {feature: value}, rounded to the stream's fixed point under the rule `one_vote`. Afterwards the
+            attribute of this name holds the current ones, as in river, and `clone` begins at the initial ones again.
         features: Names of all features. The model is then closed: it ignores any other. Rule `one_vote` is always closed, and takes the
             names from `centers` where `features` is left out.
         epoch_every: Begin a new epoch after every so many votes; None leaves that to `refresh` (rule `one_vote` only).
@@ -106,7 +106,7 @@ class SegmentModel(KMeans):
         {'recency': 2.0, 'spend': 2.5}
         >>> model.replace("ann", {"recency": 0.25})
         0
-        >>> model.votes().counts.tolist()
+        >>> model.votes().count.tolist()
         [1, 1]
 
     """
@@ -141,18 +141,13 @@ class SegmentModel(KMeans):
         self._refuse_contradictions(names)
         self._names = list(names)
         self._closed = self.features is not None or rule == "one_vote"
-        self.centers = {
-            cluster: {
-                name: _number(name, given[cluster][name]) if name in given.get(cluster, ()) else self._coordinate(cluster, name)
-                for name in names
-            }
-            for cluster in range(n_clusters)
-        }
+        self.centers = {cluster: {name: self._initially(cluster, name) for name in names} for cluster in range(n_clusters)}
         self.epoch = 0
         self._voted_in_epoch = 0
-        self._counts = [0] * n_clusters
-        self._sums = [[0] * (len(names) if rule == "one_vote" else 0) for _ in range(n_clusters)]
-        self._squares = [0] * n_clusters
+        width = len(names) if rule == "one_vote" else 0
+        self._count = [0] * n_clusters
+        self._total = [[0] * width for _ in range(n_clusters)]
+        self._square = [[0] * width for _ in range(n_clusters)]
         self._latest: dict[Hashable, tuple[int, array[int]]] = {}
 
     @classmethod
@@ -227,9 +222,9 @@ class SegmentModel(KMeans):
         self._refuse_other_rules("revert")
         steps = self._steps(x)
         voted = self._cluster_of(steps) if cluster is None else cluster
-        count = self._counts[voted] if voted in self.centers else 0
-        left = self._squares[voted] - sum(step * step for step in steps) if count else -1
-        if left < 0 or (count == 1 and self._sums[voted] != steps):
+        count = self._count[voted] if voted in self.centers else 0
+        longer = count and any(step * step > square for step, square in zip(steps, self._square[voted], strict=True))
+        if not count or longer or (count == 1 and self._total[voted] != steps):
             message = f"cluster {voted} has {count} votes, and this vector is not among them: pass the vector and cluster that were learned"
             raise ValueError(message)
         self._tally(voted, steps, -1)
@@ -263,9 +258,9 @@ class SegmentModel(KMeans):
             self._tally(*self._latest.pop(key), -1)
 
     def refresh(self) -> float:
-        """Begin the next epoch: each centre becomes the mean of its cluster's votes; without votes it stays where it is.
+        """Begin the next epoch: each centre becomes the mean of its cluster's votes, rounded to the stream's fixed point.
 
-        Returns the greatest change of a coordinate: 0 when learning has converged.
+        A centre without votes stays where it is. Returns the greatest change of a coordinate: 0 when learning has converged.
 
         Raises:
             ValueError: if the rule is not `one_vote`.
@@ -274,12 +269,11 @@ class SegmentModel(KMeans):
         self._refuse_other_rules("refresh")
         shift = 0.0
         for cluster, centre in self.centers.items():
-            count = self._counts[cluster]
+            count = self._count[cluster]
             if not count:
                 continue
-            for name, total in zip(self._names, self._sums[cluster], strict=True):
-                # One rounding, also beyond 2^53: Python divides integers exactly, and the steps are a power of two.
-                mean = total / (count * STEPS_PER_UNIT)
+            for name, total in zip(self._names, self._total[cluster], strict=True):
+                mean = (2 * FINER * total + count) // (2 * count) / CENTROID_ONE  # to the nearest, half up, in whole numbers
                 shift = max(shift, abs(mean - centre[name]))
                 centre[name] = mean
         self.epoch += 1
@@ -288,7 +282,7 @@ class SegmentModel(KMeans):
 
     def votes(self) -> Votes:
         """Copy the sums over all votes."""
-        return Votes(*(np.array(part, dtype=np.int64) for part in (self._counts, self._sums, self._squares)))
+        return Votes(*(np.array(part, dtype=np.int64) for part in (self._count, self._total, self._square)))
 
     def to_river(self) -> KMeans:
         """Make a stock river model with the same parameters and centres: from here on it predicts the same, and learns by river's rule."""
@@ -344,6 +338,11 @@ class SegmentModel(KMeans):
             message = f"{method} is for the rule one_vote, and this model learns by the rule {self.rule}, which keeps no votes"
             raise ValueError(message)
 
+    def _initially(self, cluster: int, name: Feature) -> float:
+        given = (self._initial or {}).get(cluster, {})
+        value = _number(name, given[name]) if name in given else self._coordinate(cluster, name)
+        return math.floor(value * CENTROID_ONE + 0.5) / CENTROID_ONE if self.rule == "one_vote" else value
+
     def _coordinate(self, cluster: int, name: Feature) -> float:
         """Draw from the normal distribution by hashing, so that neither the process nor the order of features can show."""
         digest = hashlib.blake2b(f"{self.seed}\x1f{cluster}\x1f{name}".encode(), digest_size=8).digest()
@@ -355,11 +354,11 @@ class SegmentModel(KMeans):
 
     def _point(self, x: Row) -> list[float]:
         if self.rule == "one_vote":
-            return [steps / STEPS_PER_UNIT for steps in self._steps(x)]
+            return [steps / VOTE_ONE for steps in self._steps(x)]
         return [_number(name, x[name]) if name in x else 0.0 for name in self._names]
 
     def _cluster_of(self, steps: list[int]) -> int:
-        return _closest(self._measure([step / STEPS_PER_UNIT for step in steps]))
+        return _closest(self._measure([step / VOTE_ONE for step in steps]))
 
     def _measure(self, point: list[float]) -> dict[int, float]:
         named = list(zip(self._names, point, strict=True))
@@ -368,13 +367,11 @@ class SegmentModel(KMeans):
         }
 
     def _tally(self, cluster: int, steps: Iterable[int], sign: int) -> None:
-        sums = self._sums[cluster]
-        squares = 0
+        total, square = self._total[cluster], self._square[cluster]
         for column, step in enumerate(steps):
-            sums[column] += sign * step
-            squares += step * step
-        self._counts[cluster] += sign
-        self._squares[cluster] += sign * squares
+            total[column] += sign * step
+            square[column] += sign * step * step
+        self._count[cluster] += sign
 
     def _count_towards_epoch(self) -> None:
         if self.epoch_every is not None:
@@ -388,8 +385,8 @@ def _closest(distances: dict[int, float]) -> int:
 
 
 def _steps(value: float) -> int:
-    """Round to the nearest step, half to even, and clip."""
-    return round(max(-STEPS_MAX, min(STEPS_MAX, value * STEPS_PER_UNIT)))
+    """Clip and round to a vote's units, half up."""
+    return math.floor(max(-VOTE_MAX, min(VOTE_MAX, value * VOTE_ONE)) + 0.5)
 
 
 def _number(name: Feature, value: Any) -> float:  # noqa: ANN401  # whatever a caller has: that is the question

@@ -18,7 +18,8 @@ import pytest
 from river import checks, cluster, compose, datasets, preprocessing
 from river.checks import common
 
-from streamer.core.estimator import STEPS_MAX, STEPS_PER_UNIT, Rule, SegmentModel, Votes
+from streamer.core.estimator import Rule, SegmentModel, Votes
+from streamer.core.fold import CENTROID_ONE, VOTE_MAX, VOTE_ONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,9 +77,9 @@ def voting() -> SegmentModel:
     return SegmentModel.from_centroids(NAMES, CENTROIDS)
 
 
-def plain(votes: Votes) -> tuple[list[int], list[list[int]], list[int]]:
+def plain(votes: Votes) -> tuple[list[int], list[list[int]], list[list[int]]]:
     """Take the arrays for lists, which compare."""
-    return votes.counts.tolist(), votes.sums.tolist(), votes.squares.tolist()
+    return votes.count.tolist(), votes.total.tolist(), votes.square.tolist()
 
 
 def learn(model: SegmentModel, stream: tuple[tuple[dict[Any, float], Any], ...]) -> SegmentModel:
@@ -237,7 +238,7 @@ def test_it_ends_a_river_pipeline(voting: SegmentModel) -> None:
     pipeline = compose.Select(*NAMES) | preprocessing.StandardScaler() | voting
     for x, _ in GAUSS:
         pipeline.learn_one({**x, "other": "text"})
-    assert len(GAUSS) == voting.votes().counts.sum()
+    assert len(GAUSS) == voting.votes().count.sum()
     assert pipeline.predict_one(GAUSS[0][0]) in voting.centers
 
 
@@ -263,18 +264,25 @@ def test_of_centres_at_the_same_distance_the_lowest_number_wins() -> None:
 
 def test_a_vote_is_measured_as_it_is_kept_rounded_and_clipped() -> None:
     model = SegmentModel.from_centroids(("spend",), [[0.0]])
-    assert model.distances({"spend": 1.4 / STEPS_PER_UNIT}) == {0: STEPS_PER_UNIT**-2}
-    assert model.distances({"spend": -1e300}) == {0: (STEPS_MAX / STEPS_PER_UNIT) ** 2}
+    assert model.distances({"spend": 1.4 / VOTE_ONE}) == {0: VOTE_ONE**-2}
+    assert model.distances({"spend": -1e300}) == {0: (VOTE_MAX / VOTE_ONE) ** 2}
     assert model.clone({"rule": "river"}).distances({"spend": 100}) == {0: 10_000.0}
 
 
 # Votes
 
 
+def test_centres_are_rounded_to_the_stream_s_fixed_point_when_votes_count() -> None:
+    centers = {0: {"spend": 1 / 3}}
+    model = SegmentModel(n_clusters=1, rule="one_vote", centers=centers)
+    assert model.centers == {0: {"spend": round(CENTROID_ONE / 3) / CENTROID_ONE}}
+    assert model.clone({"rule": "river"}).centers == centers
+
+
 def test_votes_are_whole_steps(voting: SegmentModel) -> None:
     voting.learn_one({"recency": 0.5, "spend": -0.25, "views": 100, "orders": True})
-    steps = [STEPS_PER_UNIT // 2, -STEPS_PER_UNIT // 4, STEPS_MAX, STEPS_PER_UNIT]
-    assert plain(voting.votes()) == ([0, 1, 0], [[0] * 4, steps, [0] * 4], [0, sum(step * step for step in steps), 0])
+    steps = [VOTE_ONE // 2, -VOTE_ONE // 4, VOTE_MAX, VOTE_ONE]
+    assert plain(voting.votes()) == ([0, 1, 0], [[0] * 4, steps, [0] * 4], [[0] * 4, [step * step for step in steps], [0] * 4])
 
 
 def test_centres_stand_still_until_the_epoch_ends(voting: SegmentModel) -> None:
@@ -296,7 +304,7 @@ def test_a_cluster_that_lost_its_votes_stays_at_its_last_centre(voting: SegmentM
     voting.refresh()
     assert last == dict.fromkeys(NAMES, 2.5)
     assert last == voting.centers[1]
-    assert voting.votes().counts.tolist() == [1, 0, 0]
+    assert voting.votes().count.tolist() == [1, 0, 0]
 
 
 def test_an_epoch_can_begin_by_itself_after_so_many_votes() -> None:
@@ -378,7 +386,7 @@ def test_a_vote_that_was_never_given_is_not_taken_back(votes: list[float], x: di
 def test_river_s_rule_has_no_votes_to_handle(call: Callable[[SegmentModel], None]) -> None:
     with pytest.raises(ValueError, match="for the rule one_vote"):
         call(SegmentModel())
-    assert plain(SegmentModel(n_clusters=2, features=NAMES).votes()) == ([0, 0], [[], []], [0, 0])
+    assert plain(SegmentModel(n_clusters=2, features=NAMES).votes()) == ([0, 0], [[], []], [[], []])
 
 
 def test_inertia_is_the_squared_distance_to_the_means() -> None:
@@ -426,7 +434,7 @@ def test_a_stock_river_model_comes_out_complete(voting: SegmentModel) -> None:
     before = pickle.dumps(stock)
     assert type(stock) is cluster.KMeans
     assert voting.centers == {number: dict(centre) for number, centre in stock.centers.items()}
-    whole = [{name: round(value * STEPS_PER_UNIT) / STEPS_PER_UNIT for name, value in x.items()} for x, _ in GAUSS]
+    whole = [{name: round(value * VOTE_ONE) / VOTE_ONE for name, value in x.items()} for x, _ in GAUSS]
     inside = [x for x in whole if max(map(abs, x.values())) < 7.9]
     assert [voting.predict_one(x) for x in inside] == [stock.predict_one(x) for x in inside]
     assert before == pickle.dumps(stock)
