@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="The Avro schemas of the topics.", no_args_is_help=True)
+app = typer.Typer(help="The Avro schemas of the topics.", no_args_is_help=True, add_completion=False)
 
 
 @app.command()

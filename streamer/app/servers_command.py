@@ -15,7 +15,9 @@ from rich.console import Console
 if TYPE_CHECKING:
     from streamer.adapters.servers.background import ServerStatus
 
-app = typer.Typer(help="Start and stop a real Kafka and a real Valkey, without root, Docker or Java.", no_args_is_help=True)
+app = typer.Typer(
+    help="Start and stop a real Kafka and a real Valkey, without root, Docker or Java.", no_args_is_help=True, add_completion=False
+)
 
 NOT_RUNNING = 3  # as `systemctl status` has it
 
