@@ -26,6 +26,13 @@ F64: TypeAlias = NDArray[np.float64]
 Headers: TypeAlias = "tuple[tuple[str, bytes | None], ...]"
 
 
+def read_only(array: U8) -> U8:
+    """Give a view that can't be written, so that compiled code is compiled once for arrays over bytes and for others."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """Records as the event log gave them.
@@ -63,3 +70,17 @@ class Decoded:
     lengths: I32  # (c, n)
     hashes: U64  # (c, n)
     status: I16  # (n,)
+
+
+def select(fetched: Fetched, rows: I64) -> Fetched:
+    """Take some rows of a batch, in the order given; their values are copied."""
+    if len(rows) == len(fetched):
+        return fetched
+    parts = [fetched.values[fetched.bounds[i] : fetched.bounds[i + 1]] for i in rows]
+    bounds = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum([len(part) for part in parts], out=bounds[1:])
+    headers = {new: fetched.headers[int(old)] for new, old in enumerate(rows) if int(old) in fetched.headers}
+    keys = tuple(fetched.keys[i] for i in rows)
+    return Fetched(
+        fetched.partition[rows], fetched.offset[rows], fetched.timestamp[rows], b"".join(parts), bounds, fetched.empty[rows], keys, headers
+    )

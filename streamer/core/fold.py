@@ -304,10 +304,10 @@ def feature(plan: Plan, work: Work, u: int, f: int, as_of: int) -> float:
     if kind == _ACTIVE:
         return float(_days_active(work.days, u, now, plan.window[f]))
     if kind == _GAP:
-        count = work.life[u, np.int64(plan.third[f])]
-        if count < 2:
+        count, last = work.life[u, np.int64(plan.third[f])], work.life[u, np.int64(plan.second[f])]
+        if count < 2 or NEVER in (work.life[u, a], last):
             return float(plan.cap_ms[f]) / 86_400_000.0
-        gap = float(work.life[u, np.int64(plan.second[f])] - work.life[u, a]) / float(count - 1)
+        gap = float(last - work.life[u, a]) / float(count - 1)
         return min(gap, float(plan.cap_ms[f])) / 86_400_000.0
     if kind == _DISTINCT:
         n = 0
@@ -331,7 +331,7 @@ def transformed(kind: int, value: float, low: float, high: float, mean: float, s
 @kernel
 def quantised(z: float) -> int:
     """Round a standardised feature to a vote's 16 bits."""
-    return int(min(max(math.floor(z * VOTE_ONE + 0.5), -float(VOTE_MAX)), float(VOTE_MAX)))
+    return int(math.floor(min(max(z * VOTE_ONE, -float(VOTE_MAX)), float(VOTE_MAX)) + 0.5))  # clipped first: a huge number has no integer
 
 
 @kernel

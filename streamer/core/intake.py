@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from streamer.core.columns import I16, I32, I64, U8, U64, Decoded
+from streamer.core.columns import I16, I32, I64, U8, U64, Decoded, read_only
 from streamer.core.compiled import compiled, kernel
 from streamer.core.decimals import NOT_A_NUMBER, OUT_OF_RANGE, parse_decimal
 from streamer.core.declaration import PROPERTY, Declaration
 from streamer.core.fold import Rows
+from streamer.core.hashing import xxh64
 from streamer.core.opcodes import Column, Kind
 from streamer.core.plan import Plan
 from streamer.core.reasons import Reason
@@ -349,9 +350,18 @@ def take(
 
     """
     rows, record = _take(
-        plan, wanted, limits, values, decoded.cells, decoded.lengths, decoded.hashes, decoded.status, part, offset, timestamp
+        plan, wanted, limits, read_only(values), decoded.cells, decoded.lengths, decoded.hashes, decoded.status, part, offset, timestamp
     )
     return rows, record
+
+
+@compiled
+def hash_ids(ids: U8, bounds: I64) -> U64:
+    """Hash joined ids with XXH64, (u,)."""
+    hashed = np.empty(len(bounds) - 1, np.uint64)
+    for i in range(len(hashed)):
+        hashed[i] = xxh64(ids, bounds[i], bounds[i + 1] - bounds[i])
+    return hashed
 
 
 def group(values: U8, start: I64, length: I32, hashed: U64, part: I32, parts: int) -> tuple[I32, Customers]:
@@ -359,6 +369,6 @@ def group(values: U8, start: I64, length: I32, hashed: U64, part: I32, parts: in
 
     Returns each row's customer (n,), and the customers.
     """
-    number, first, begin = _group(values, start, length, hashed, part, parts)
-    ids, bounds = _gather(values, start, length, first)
+    number, first, begin = _group(read_only(values), start, length, hashed, part, parts)
+    ids, bounds = _gather(read_only(values), start, length, first)
     return number, Customers(ids, bounds, begin)

@@ -47,6 +47,7 @@ class PartitionData:
 
     feature_version: str
     watermark: int = NEVER
+    began: int = -NEVER  # the earliest event time
     model: int = 0
     epoch: int = 0
     as_of: int = NEVER
@@ -61,7 +62,7 @@ class PartitionData:
         return self.cursor == DONE
 
 
-_PLAIN = ("feature_version", "watermark", "model", "epoch", "as_of", "at_offset", "cursor")
+_PLAIN = ("feature_version", "watermark", "began", "model", "epoch", "as_of", "at_offset", "cursor")
 
 
 def pack_state(data: PartitionData) -> bytes:
@@ -170,3 +171,23 @@ def unstack_sums(sums: Sums, i: int, k: int) -> Learned:
     """Copy partition i's sums out, for the `k` segments of its version."""
     members = np.append(sums.members[i, :k], sums.members[i, -1])
     return Learned(sums.count[i, :k].copy(), sums.total[i, :k].copy(), sums.square[i, :k].copy(), members)
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What partition 0's owner tells the others to judge by: an epoch of a version."""
+
+    model: int
+    epoch: int
+    centroids: I64  # (k, f)
+
+    def pack(self) -> bytes:
+        """Pack as 64-bit little-endian integers: version, epoch, k, f, then the centroids."""
+        head = np.array([self.model, self.epoch, *self.centroids.shape], "<i8")
+        return head.tobytes() + self.centroids.astype("<i8").tobytes()
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> Announcement:
+        """Unpack what `pack` packed."""
+        model, epoch, k, f = (int(n) for n in np.frombuffer(packed, "<i8", 4))
+        return cls(model, epoch, np.frombuffer(packed, "<i8", offset=32).astype(np.int64).reshape(k, f))

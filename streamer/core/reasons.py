@@ -26,6 +26,7 @@ class Reason(IntEnum):
     TOO_DEEP = 11
     BAD_NUMBER = 12
     TRAILING_BYTES = 13
+    TOO_LARGE = 14
     # The event.
     BAD_EVENT_ID = 20
     BAD_CUSTOMER_ID = 21
@@ -54,6 +55,7 @@ REMEDIES: dict[Reason, str] = {
     Reason.TOO_DEEP: "values nest deeper than the decoder's stack: send a flatter record",
     Reason.BAD_NUMBER: "a date, time, decimal or UUID is outside its logical type's range",
     Reason.TRAILING_BYTES: "bytes are left over after the last field: the producer's schema is not the one that the id names",
+    Reason.TOO_LARGE: "the value is longer than `limits.value_bytes_max`",
     Reason.BAD_EVENT_ID: "event_id is empty or longer than `limits.event_id_bytes_max`",
     Reason.BAD_CUSTOMER_ID: "customer_id is empty or longer than `limits.customer_id_bytes_max`",
     Reason.BAD_EVENT_TYPE: "event_type is empty or longer than `limits.event_type_bytes_max`",

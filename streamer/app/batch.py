@@ -1,0 +1,123 @@
+"""One batch through the core: customers numbered, profiles loaded, folded and packed again.
+
+Law: nothing here outlives the batch but the sums, which the caller keeps or throws away with the commit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from streamer.core.columns import read_only
+from streamer.core.errors import Corrupt
+from streamer.core.fold import TALLIES, Changes, fold, make_changes
+from streamer.core.intake import Customers, group, hash_ids
+from streamer.core.ports import Packed
+from streamer.core.profile import CORRUPT, OTHER_VERSION, pack, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from streamer.app.intake import Taken
+    from streamer.core.columns import I64
+    from streamer.core.fold import Judge, Sums
+    from streamer.core.plan import Plan
+    from streamer.core.ports import StateStore
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """What a batch came to: the customers, their changes and their new profiles."""
+
+    customers: Customers
+    changes: Changes
+    changed: int
+    values: Packed  # of all the batch's customers, in order
+    tally: I64  # (p, TALLIES)
+
+    def profiles(self, part: int) -> Packed:
+        """Give one partition's new profiles."""
+        ids, id_bounds = self.customers.of(part)
+        begin, end = self.customers.start[part], self.customers.start[part + 1]
+        bounds = self.values.bounds[begin : end + 1]
+        return Packed(ids, id_bounds, self.values.values[bounds[0] : bounds[-1]], bounds - bounds[0])
+
+
+def joined(packs: Sequence[Packed]) -> Packed:
+    """Join several sets of profiles into one."""
+    if len(packs) == 1:
+        return packs[0]
+
+    def bounds(each: Sequence[I64]) -> I64:
+        lengths = [np.diff(b) for b in each]
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(lengths), dtype=np.int64)]) if each else np.zeros(1, np.int64)
+
+    empty = np.zeros(0, np.uint8)
+    return Packed(
+        np.concatenate([empty, *(p.ids for p in packs)]),
+        bounds([p.id_bounds for p in packs]),
+        np.concatenate([empty, *(p.values for p in packs)]),
+        bounds([p.bounds for p in packs]),
+    )
+
+
+def fold_batch(
+    plan: Plan,
+    judge: Judge,
+    sums: Sums,
+    watermark: I64,
+    era: int,
+    taken: Taken,
+    swept: Mapping[int, Packed],
+    numbers: Sequence[int],
+    store: StateStore,
+) -> Folded:
+    """Fold a batch's events, after the customers that a sweep found.
+
+    `swept` has the profiles that a sweep found, by the batch's own partition index; `numbers` gives each index's Kafka partition. Updates `sums` and
+    `watermark` in place.
+
+    Raises:
+        Corrupt: A profile is not what this program writes, or is of another feature version.
+        Unavailable: Redis did not answer.
+
+    """
+    slot, part, customers = _number(taken, swept, len(numbers))
+    found = [i for i in range(len(numbers)) if customers.start[i + 1] > customers.start[i]]
+    loaded = joined(store.load([numbers[i] for i in found], [customers.of(i) for i in found]))
+    events = len(taken.rows.slot)
+    rows = taken.rows._replace(slot=slot[:events])
+    extra = np.bincount(rows.slot, minlength=len(customers.id_bounds) - 1).astype(np.int64)
+    work = unpack(plan, read_only(loaded.values), loaded.bounds, extra)
+    bad = np.flatnonzero((work.found == OTHER_VERSION) | (work.found == CORRUPT))
+    if len(bad):
+        raise _unreadable(customers, int(bad[0]), int(work.found[bad[0]]))
+    changes = make_changes(events + len(slot) + 1, len(plan.kind))
+    tally = np.zeros((len(numbers), TALLIES), np.int64)
+    changed = fold(plan, judge, sums, work, rows, slot[events:], part[events:], era, watermark, tally, changes)
+    values, bounds = pack(plan, work, np.arange(len(extra)))
+    return Folded(customers, changes, changed, Packed(customers.ids, customers.id_bounds, values, bounds), tally)
+
+
+def _number(taken: Taken, swept: Mapping[int, Packed], parts: int) -> tuple[np.ndarray, np.ndarray, Customers]:
+    """Number the customers of events and sweep together; events come first."""
+    values, start, length = taken.values, taken.id_start, taken.id_length
+    hashed, part = taken.id_hash, taken.rows.part
+    for index, packed in swept.items():
+        start = np.concatenate([start, packed.id_bounds[:-1] + len(values)])
+        values = np.concatenate([values, packed.ids])
+        length = np.concatenate([length, np.diff(packed.id_bounds).astype(np.int32)])
+        hashed = np.concatenate([hashed, hash_ids(read_only(packed.ids), packed.id_bounds)])
+        part = np.concatenate([part, np.full(len(packed.id_bounds) - 1, index, np.int32)])
+    slot, customers = group(values, start, length, hashed, part, parts)
+    return slot, part, customers
+
+
+def _unreadable(customers: Customers, u: int, found: int) -> Corrupt:
+    ids, bounds = customers.ids, customers.id_bounds
+    name = ids[bounds[u] : bounds[u + 1]].tobytes().decode(errors="replace")
+    if found == OTHER_VERSION:
+        return Corrupt(f"the profile of customer {name!r} was built by another feature version: restore the declaration, or begin in a new namespace")
+    return Corrupt(f"the profile of customer {name!r} is damaged: run `streamer check`, then rebuild its partition")

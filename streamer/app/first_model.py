@@ -1,0 +1,112 @@
+"""The first model: fitted by partition 0's owner once enough customers are known.
+
+Law: the vectors it is fitted on are those of all eligible customers as of one instant, the latest event time that any partition has seen.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from streamer.core.columns import read_only
+from streamer.core.declaration import DAY_MS
+from streamer.core.fold import VOTE_ONE
+from streamer.core.model import Decision, ModelVersion, assemble, features_as_of, scale, votes, within_squares
+from streamer.core.partition import unpack_state
+from streamer.core.profile import PRESENT, unpack
+
+if TYPE_CHECKING:
+    from streamer.core.columns import F64, I16, I64
+    from streamer.core.declaration import Declaration
+    from streamer.core.plan import Plan
+    from streamer.core.ports import StateStore
+
+log = logging.getLogger(__name__)
+
+SCAN_RECORDS = 2000
+
+
+class Fitter(Protocol):
+    """Clusters points."""
+
+    def fit(self, points: F64, k: int) -> tuple[F64, I64]:
+        """Cluster points (n, f) into k: centroids (k, f) and how many points each has (k,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirstFit:
+    """When and how the first model is made."""
+
+    name: str
+    k: int
+    customers_min: int
+    history_days_min: int
+    sample_max: int
+    decision: Decision
+
+
+@dataclass(slots=True)
+class FirstModel:
+    """Fits the first model when there is enough to fit it on; until then tries again when there are a tenth more customers."""
+
+    declaration: Declaration
+    plan: Plan
+    how: FirstFit
+    fitter: Fitter
+    _retry_at: int = 0
+
+    def fit(self, store: StateStore, partitions: int, now_ms: int) -> ModelVersion | None:
+        """Fit, or return None while too few customers are known or too little time has been seen."""
+        numbers = list(range(partitions))
+        states = [unpack_state(s.state) for s in store.read(numbers) if s.commit_id]
+        if not states:
+            return None
+        as_of = max(s.watermark for s in states)
+        if as_of - min(s.began for s in states) < self.how.history_days_min * DAY_MS:
+            return None
+        known = sum(store.count(numbers))
+        if known < max(self.how.customers_min, self._retry_at):
+            return None
+        values = self.eligible_features(store, partitions, as_of)
+        if len(values) < self.how.customers_min:
+            self._retry_at = known + max(known // 10, 1)
+            log.info("%d of %d customers are eligible, the first model needs %d", len(values), known, self.how.customers_min)
+            return None
+        return self._fitted(values, as_of, now_ms)
+
+    def eligible_features(self, store: StateStore, partitions: int, as_of: int) -> F64:
+        """Compute the features of all eligible customers as of an instant, (n, f); beyond the sample's size, of the first ones found."""
+        found: list[F64] = []
+        lifetime = {m.name: i for i, m in enumerate(self.declaration.lifetimes)}
+        for partition in range(partitions):
+            cursor, first = 0, True
+            while (cursor or first) and sum(map(len, found)) < self.how.sample_max:
+                first = False
+                cursor, packed = store.scan(partition, cursor, SCAN_RECORDS)
+                work = unpack(self.plan, read_only(packed.values), packed.bounds, np.zeros(len(packed.bounds) - 1, np.int64))
+                chosen = work.found == PRESENT
+                for measure, least in self.declaration.eligibility:
+                    chosen &= work.life[:, lifetime[measure]] >= least
+                found.append(features_as_of(self.plan, work, as_of)[chosen])
+        return np.concatenate(found) if found else np.zeros((0, len(self.plan.kind)))
+
+    def _fitted(self, values: F64, as_of: int, now_ms: int) -> ModelVersion:
+        transforms = tuple(feature.transform for feature in self.declaration.features)
+        scaling = scale(transforms, values)
+        vectors: I16 = votes(transforms, scaling, values)
+        centroids, members = self.fitter.fit(vectors / VOTE_ONE, self.how.k)
+        inertia = within_squares(vectors, centroids)
+        flat = [feature.name for f, feature in enumerate(self.declaration.features) if scaling.weight[f] == 0.0]
+        if flat:
+            log.warning("features without variance have no weight in the model: %s", ", ".join(flat))
+        log.info("first model: %d customers, %d segments, inertia %.4f a customer", len(values), self.how.k, inertia / len(values))
+        made = {
+            "created_at": now_ms,
+            "as_of": as_of,
+            "quality": {"inertia": inertia, "customers": float(len(values))},
+            "provenance": {"fit": "first model, in the stream"},
+        }
+        return assemble(self.declaration, self.how.name, scaling, centroids, members, self.how.decision, made)

@@ -1,0 +1,134 @@
+"""From fetched records to valid events: framing, decoding, validation.
+
+Law: every record comes out either as a row or with a reason. What the compiled decoder does not cover is read by fastavro, written again in
+our own schema, and decoded like the rest, so there is one path behind it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from streamer.adapters.avro import codec, wire
+from streamer.adapters.avro.writer_schemas import SchemaRefused
+from streamer.core import intake
+from streamer.core.avro_schema import NotCovered
+from streamer.core.decoding import decode, new_decoded
+from streamer.core.opcodes import compile_program
+from streamer.core.plan import plan
+from streamer.core.reasons import REMEDIES, Reason
+
+if TYPE_CHECKING:
+    from streamer.adapters.avro.writer_schemas import WriterSchema, WriterSchemas
+    from streamer.core.columns import I16, I32, I64, U8, Fetched, Headers
+    from streamer.core.declaration import Declaration
+    from streamer.core.fold import Rows
+    from streamer.core.opcodes import Program
+
+EVENT = "behaviour_event"
+PROGRAMS_MAX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The events of a batch, and what became of each record."""
+
+    rows: Rows
+    record: I64  # (rows,) which record of the batch each row is
+    status: I16  # (n,) 0 or a Reason
+    values: U8  # what the ids' ranges refer to
+    id_start: I64  # (rows,)
+    id_length: I32  # (rows,)
+    id_hash: Any  # (rows,)
+
+
+class Intake:
+    """Decodes and validates batches by one declaration."""
+
+    def __init__(self, declaration: Declaration, schemas: WriterSchemas, limits: intake.Limits, items_max: int, value_bytes_max: int) -> None:
+        """Compile the projection once; writers' schemas are compiled as they are met."""
+        self.plan = plan(declaration)
+        self._columns = intake.projection(declaration)
+        self._wanted = intake.wanted(declaration, self._columns)
+        self._schemas = schemas
+        self._limits = limits
+        self._items_max = items_max
+        self._value_bytes_max = value_bytes_max
+        self._ours = codec.working_copy(EVENT)
+        self._own_program = compile_program(self._ours.declared, self._ours.declared, self._columns)
+        self._programs: dict[wire.SchemaId, Program | None] = {}
+
+    def take(self, fetched: Fetched, part: I32) -> Taken:
+        """Decode and validate a batch; `part` says which of the owned partitions each record is of."""
+        openings = wire.openings(fetched)
+        out = new_decoded(len(self._columns), len(fetched))
+        out.status[:] = openings.status
+        ends = fetched.bounds[1:]
+        out.status[(ends - fetched.bounds[:-1] > self._value_bytes_max) & (out.status == Reason.OK)] = Reason.TOO_LARGE
+        values = np.frombuffer(fetched.values, np.uint8)
+        rewritten: list[tuple[int, bytes]] = []
+        for place, schema_id in enumerate(openings.ids):
+            rows = np.flatnonzero((openings.writer == place) & (out.status == Reason.OK))
+            try:
+                writer = self._schemas.get(schema_id)
+            except SchemaRefused:
+                out.status[rows] = Reason.UNKNOWN_SCHEMA
+                continue
+            program = self._program(schema_id, writer)
+            if program is not None:
+                decode(program, values, openings.body, ends, rows, self._items_max, out)
+            else:
+                rewritten.extend(self._rewrite(fetched, openings, rows, writer, out.status))
+        values = self._decode_rewritten(values, rewritten, out)
+        rows, record = intake.take(self.plan, self._wanted, self._limits, values, out, part, fetched.offset, fetched.timestamp)
+        column = intake.CUSTOMER_ID
+        return Taken(rows, record, out.status, values, out.cells[column][record], out.lengths[column][record], out.hashes[column][record])
+
+    def _program(self, schema_id: wire.SchemaId, writer: WriterSchema) -> Program | None:
+        """Compile a writer's schema once; None where the compiled decoder does not cover it."""
+        if schema_id not in self._programs:
+            if len(self._programs) >= PROGRAMS_MAX:
+                self._programs.clear()
+            try:
+                self._programs[schema_id] = compile_program(writer.declared, self._ours.declared, self._columns)
+            except NotCovered:
+                self._programs[schema_id] = None
+        return self._programs[schema_id]
+
+    def _rewrite(
+        self, fetched: Fetched, openings: wire.Openings, rows: I64, writer: WriterSchema, status: I16
+    ) -> list[tuple[int, bytes]]:
+        """Read records with fastavro and write them in our own schema."""
+        written = []
+        for i in rows:
+            try:
+                event = codec.decode_one(fetched.values[openings.body[i] : fetched.bounds[i + 1]], writer, EVENT)
+                written.append((int(i), codec.encode(EVENT, event)))
+            except codec.BodyRefused as refused:
+                status[i] = refused.reason
+        return written
+
+    def _decode_rewritten(self, values: U8, rewritten: list[tuple[int, bytes]], out: Any) -> U8:  # noqa: ANN401  # Decoded
+        if not rewritten:
+            return values
+        rows = np.array([i for i, _ in rewritten], np.int64)
+        bounds = len(values) + np.cumsum([0, *(len(body) for _, body in rewritten)], dtype=np.int64)
+        starts, ends = np.zeros(len(out.status), np.int64), np.zeros(len(out.status), np.int64)
+        starts[rows], ends[rows] = bounds[:-1], bounds[1:]
+        joined = np.frombuffer(values.tobytes() + b"".join(body for _, body in rewritten), np.uint8)
+        decode(self._own_program, joined, starts, ends, rows, self._items_max, out)
+        return joined
+
+
+def letter_headers(fetched: Fetched, i: int, reason: Reason, topic: str) -> Headers:
+    """Give a dead letter's headers: the record's own, then why it was refused, what to do about it, and where it came from."""
+    source = {"topic": topic, "partition": int(fetched.partition[i]), "offset": int(fetched.offset[i]), "timestamp": int(fetched.timestamp[i])}
+    return (
+        *fetched.headers.get(i, ()),
+        ("dlq.reason", reason.name.lower().encode()),
+        ("dlq.error", REMEDIES[reason].encode()),
+        ("dlq.source", json.dumps(source).encode()),
+    )

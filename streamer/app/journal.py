@@ -1,0 +1,89 @@
+"""The journal: what partitions' owners decided that the log does not say, written with each decision and read to follow it again.
+
+Laws: an entry is in the same commit as the decision it records. Whoever follows a partition's journal from the state it had at an offset
+takes the same decisions at the same offsets.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from streamer.adapters.avro import codec, wire
+from streamer.core.ports import OutRecord, Topic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from streamer.core.columns import I64
+    from streamer.core.partition import PartitionData
+    from streamer.core.ports import LogRecord
+
+ENTRY = "journal_entry"
+VERSION, EPOCH = "version", "epoch"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One decision: which epoch of which version was adopted at which offset, and as of when customers are judged by a new version."""
+
+    kind: str
+    at_offset: int
+    as_of: int
+    model: int
+    epoch: int
+    payload: bytes
+
+    def centroids(self, shape: tuple[int, int]) -> I64:
+        """Read an epoch's centroids, (k, f)."""
+        return np.frombuffer(self.payload, "<i4").astype(np.int64).reshape(shape)
+
+
+def record(entry: Entry, partition: int, commit_id: str, written_at: int, schema_id: wire.SchemaId) -> OutRecord:
+    """Write an entry as an outbox record."""
+    body = codec.encode(
+        ENTRY,
+        {
+            "commit_id": commit_id,
+            "kind": entry.kind,
+            "at_offset": entry.at_offset,
+            "as_of": entry.as_of,
+            "model_version": entry.model,
+            "epoch": entry.epoch,
+            "payload": entry.payload,
+            "written_at": written_at,
+        },
+    )
+    return OutRecord(Topic.JOURNAL, partition, entry.kind.encode(), wire.framed(body, schema_id), ())
+
+
+def version_entry(data: PartitionData, digest: bytes) -> Entry:
+    """Record that a partition has adopted a version."""
+    return Entry(VERSION, data.at_offset, data.as_of, data.model, data.epoch, digest)
+
+
+def epoch_entry(data: PartitionData, at_offset: int) -> Entry:
+    """Record that a partition has adopted an epoch."""
+    payload = b"" if data.centroids is None else data.centroids.astype("<i4").tobytes()
+    return Entry(EPOCH, at_offset, data.watermark, data.model, data.epoch, payload)
+
+
+def read(records: Iterable[LogRecord]) -> list[Entry]:
+    """Read entries, dropping repetitions: the journal may hold an entry twice in at-least-once mode, and grows in (model, epoch)."""
+    entries: list[Entry] = []
+    for r in records:
+        if r.value is None:
+            continue
+        fields = codec.decode(ENTRY, r.value[wire.opening(r.value, r.headers).body :])
+        entry = Entry(fields["kind"], fields["at_offset"], fields["as_of"], fields["model_version"], fields["epoch"], fields["payload"])
+        if not entries or (entry.model, entry.epoch) > (entries[-1].model, entries[-1].epoch):
+            entries.append(entry)
+    return entries
+
+
+def script(entries: Iterable[Entry], data: PartitionData) -> deque[Entry]:
+    """Give the decisions that a state has not taken yet."""
+    return deque(entry for entry in entries if (entry.model, entry.epoch) > (data.model, data.epoch))
