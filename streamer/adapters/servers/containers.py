@@ -10,10 +10,11 @@ import base64
 import importlib
 import importlib.util
 import os
+import socket
 import time
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from streamer.adapters.servers import cache, readiness
 from streamer.adapters.servers.choice import Source
@@ -28,16 +29,17 @@ KAFKA_IMAGE = "apache/kafka:4.1.1"
 REDIS_IMAGE = "valkey/valkey:9.0"
 KAFKA_PORT = 9092
 REDIS_PORT = 6379
+DOCKER_PORT = 2375
 PING_TIMEOUT_S = 2
 READY_TIMEOUT_S = 120.0
-SOCKETS = ("/var/run/docker.sock", "~/.docker/run/docker.sock", "~/.docker/desktop/docker.sock", "~/.colima/default/docker.sock")
+DEFAULT_HOST = "unix:///var/run/docker.sock"
 
 
 def engine_answers(env: Mapping[str, str]) -> bool:
     """Whether testcontainers is installed and a container engine answers a ping, within about two seconds."""
     if importlib.util.find_spec("testcontainers") is None or importlib.util.find_spec("docker") is None:
         return False
-    if not env.get("DOCKER_HOST") and not any(Path(path).expanduser().exists() for path in SOCKETS):
+    if not _listens(env.get("DOCKER_HOST") or DEFAULT_HOST):  # first of all, since a Docker client that fails leaves its socket open
         return False
     docker: Any = importlib.import_module("docker")
     try:
@@ -48,6 +50,22 @@ def engine_answers(env: Mapping[str, str]) -> bool:
             client.close()
     except (docker.errors.DockerException, OSError):
         return False
+
+
+def _listens(host: str) -> bool:
+    """Whether something accepts connections at a Docker host; True where only the Docker client can tell."""
+    where = urlsplit(host)
+    try:
+        if where.scheme == "unix":
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.settimeout(PING_TIMEOUT_S)
+                probe.connect(where.path)
+        elif where.scheme in {"tcp", "http", "https"} and where.hostname:
+            with socket.create_connection((where.hostname, where.port or DOCKER_PORT), timeout=PING_TIMEOUT_S):
+                pass
+    except OSError:
+        return False
+    return True
 
 
 class ContainerServer:
@@ -72,7 +90,7 @@ def start_kafka(port: int | None = None) -> ContainerServer:
     """
     port = port or cache.free_port()
     container = _container(KAFKA_IMAGE).with_bind_ports(KAFKA_PORT, port).with_kwargs(mem_limit=f"{HEAP_MB * 3}m")
-    address = f"{container.get_container_host_ip()}:{port}"
+    address = f"{container.get_docker_client().host()}:{port}"
     settings = {
         **SETTINGS,
         "listeners": f"PLAINTEXT://:{KAFKA_PORT},CONTROLLER://:9093",
@@ -92,7 +110,7 @@ def start_redis(port: int | None = None) -> ContainerServer:
     port = port or cache.free_port()
     command = f"valkey-server --maxmemory {MEMORY_MB}mb --maxmemory-policy noeviction --save '' --appendonly no"
     container = _container(REDIS_IMAGE).with_bind_ports(REDIS_PORT, port).with_kwargs(mem_limit=f"{MEMORY_MB * 2}m").with_command(command)
-    address = f"redis://{container.get_container_host_ip()}:{port}/0"
+    address = f"redis://{container.get_docker_client().host()}:{port}/0"
     container.start()
     return _ready(ContainerServer(container, address), readiness.redis_answers)
 

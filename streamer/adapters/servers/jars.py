@@ -128,12 +128,10 @@ def _fetch(missing: list[Jar], directory: Path, report: Report | None) -> None:
         contexts = _contexts(Path(scratch), progress)
         with ThreadPoolExecutor(FETCH_THREADS) as pool:
             problems = dict(zip(missing, pool.map(lambda jar: _fetch_one(jar, contexts, directory), missing), strict=True))
-        left = [jar for jar, problem in problems.items() if problem is not None]
-        if left:
-            left = _fetch_with_maven(left, Path(scratch) / "maven", directory)
-    for jar in left:
-        problem = problems[jar]
-        if problem is not None:
+        left = [jar for jar, problem in problems.items() if isinstance(problem, JarUnavailable)]
+        found = _fetch_with_maven(left, Path(scratch) / "maven", directory) if left else set()
+    for jar, problem in problems.items():
+        if problem is not None and jar not in found:
             raise problem
 
 
@@ -142,7 +140,7 @@ def _fetch_one(jar: Jar, contexts: list[Any], directory: Path) -> Exception | No
     problem: Exception | None = None
     for number, context in enumerate(contexts):
         for attempt in range(FETCH_ATTEMPTS_MAX if number else 1):
-            time.sleep(attempt)
+            time.sleep(attempt if isinstance(problem, JarUnavailable) else 0)
             artifact = context.project(jar.group, jar.artifact).at_version(jar.version).artifact()
             artifact.cached_path.unlink(missing_ok=True)
             try:
@@ -186,11 +184,11 @@ def _contexts(scratch: Path, progress: _Progress) -> list[Any]:
     return [local, remote]
 
 
-def _fetch_with_maven(missing: list[Jar], scratch: Path, directory: Path) -> list[Jar]:
-    """Let Maven itself fetch what is missing; give what is missing still."""
+def _fetch_with_maven(missing: list[Jar], scratch: Path, directory: Path) -> set[Jar]:
+    """Let Maven itself fetch what is missing; give what it found and is genuine."""
     command = shutil.which("mvn")
     if command is None:
-        return missing
+        return set()
     maven: Any = importlib.import_module("jgo.maven")
     dependency: Any = importlib.import_module("jgo.maven._core").Dependency
     context = maven.MavenContext(resolver=maven.MvnResolver(Path(command)), repo_cache=scratch)
@@ -198,12 +196,12 @@ def _fetch_with_maven(missing: list[Jar], scratch: Path, directory: Path) -> lis
     try:
         context.resolver.resolve([dependency(artifact) for artifact in artifacts])
     except (OSError, RuntimeError):
-        return missing
-    return [
+        return set()
+    return {
         jar
         for jar, artifact in zip(missing, artifacts, strict=True)
-        if not artifact.cached_path.is_file() or _place(jar, artifact.cached_path, directory) is not None
-    ]
+        if artifact.cached_path.is_file() and _place(jar, artifact.cached_path, directory) is None
+    }
 
 
 def maven_settings() -> Path:
