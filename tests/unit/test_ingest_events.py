@@ -56,7 +56,12 @@ def at(text: str) -> int:
 
 
 def test_lines_of_one_order_are_one_purchase_with_exact_sums_and_the_leading_lines_texts(tmp_path: Path) -> None:
-    lines = "1,ann,2024-01-01 10:01,A,1,0.1,\n2,bo,2024-01-01 09:00,B,1,1,\n1,ann,2024-01-01 10:00,C,3,0.7,York\n1,ann,2024-01-01 10:02,D,1,0.2,\n"
+    lines = (
+        "1,ann,2024-01-01 10:01,A,1,0.1,\n"
+        "2,bo,2024-01-01 09:00,B,1,1,\n"
+        "1,ann,2024-01-01 10:00,C,3,0.7,York\n"
+        "1,ann,2024-01-01 10:02,D,1,0.2,\n"
+    )
     for chunk_rows in (1, 2, 100):
         result = loaded(tmp_path, lines, chunk_rows=chunk_rows)
         records = list(result.events.records())
@@ -114,7 +119,14 @@ def test_every_row_is_used_or_named_with_its_reason(tmp_path: Path) -> None:
         (10, "rejected", "missing_value"),
         (11, "rejected", "too_long"),
     ] == [(one["row"], one["outcome"], one["reason"]) for one in said]
-    assert {"row": 5, "outcome": "rejected", "reason": "not_a_number", "field": "amount", "column": "quantity, price", "value": "1, dear"} == said[3]
+    assert {
+        "row": 5,
+        "outcome": "rejected",
+        "reason": "not_a_number",
+        "field": "amount",
+        "column": "quantity, price",
+        "value": "1, dear",
+    } == said[3]
     assert result.totals.balanced
     assert 1 == result.totals.rows_used
 
@@ -132,7 +144,9 @@ columns:
   event_id: {join: [user, at, action], hash: true}
   customer_id: {column: user, lower: true}
   occurred_at: {column: at, unit: ms}
-  event_type: {cases: [{when: {all: [{column: action, equals: click}, {not: {column: sku, is_empty: true}}]}, then: view}], otherwise: visit}
+  event_type:
+    cases: [{when: {all: [{column: action, equals: click}, {not: {column: sku, is_empty: true}}]}, then: view}]
+    otherwise: visit
   category: {column: sku, first: 2}
   currency: {column: cur, values: {pounds: GBP}}
   quantity: {constant: 1}
@@ -147,9 +161,14 @@ def clicks(tmp_path: Path, records: list[dict[str, object]]) -> Loaded:
 
 def test_events_without_groups_use_cases_values_and_hashes(tmp_path: Path) -> None:
     base: dict[str, object] = {"user": "Ann", "at": 1_700_000_000_000, "action": "click"}
-    result = clicks(tmp_path, [{**base, "sku": "22-A"}, {**base, "at": 1_700_000_000_001, "cur": "pounds"}, {**base, "at": 1_600_000_000_000, "cur": "euro"}])
+    result = clicks(
+        tmp_path,
+        [{**base, "sku": "22-A"}, {**base, "at": 1_700_000_000_001, "cur": "pounds"}, {**base, "at": 1_600_000_000_000, "cur": "euro"}],
+    )
     records = list(result.events.records())
-    assert [("view", "22", None), ("visit", None, "GBP")] == [(record["event_type"], record["category"], record["currency"]) for record in records]
+    assert [("view", "22", None), ("visit", None, "GBP")] == [
+        (record["event_type"], record["category"], record["currency"]) for record in records
+    ]
     assert {"ann"} == {record["customer_id"] for record in records}
     assert [32, 32] == [len(record["event_id"]) for record in records]
     assert {"value_not_listed": 1} == result.totals.rejected

@@ -4,9 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 
+from streamer.app import ingest_command
+from streamer.app.ingest import mapping_file
+from streamer.app.ingest.conditions import OPERATIONS
 from streamer.app.ingest.mapping_file import MappingError, parse_mapping
-from streamer.app.mappings import DIRECTORY, load_mapping, names
+from streamer.app.ingest.values import Refusal
+from streamer.app.mappings import load_mapping, names
 
 GOOD = """\
 name: clicks
@@ -25,7 +30,9 @@ def test_every_packaged_mapping_is_sound() -> None:
 
 
 def test_a_mapping_names_the_columns_it_reads_each_once() -> None:
-    assert ("InvoiceNo", "CustomerID", "StockCode", "Country", "InvoiceDate", "Quantity", "UnitPrice") == load_mapping("online_retail").columns()
+    assert ("InvoiceNo", "CustomerID", "StockCode", "Country", "InvoiceDate", "Quantity", "UnitPrice") == load_mapping(
+        "online_retail"
+    ).columns()
 
 
 def test_a_mapping_file_is_read_by_its_path(tmp_path: Path) -> None:
@@ -85,8 +92,20 @@ def test_a_name_that_is_no_mapping_suggests_one() -> None:
         load_mapping("online-retail")
 
 
-def test_every_key_of_a_mapping_is_in_the_documentation() -> None:
+def test_every_key_operation_and_reason_is_in_the_documentation() -> None:
     page = (Path(__file__).parents[2] / "docs" / "ingest.md").read_text(encoding="utf-8")
-    text = (DIRECTORY / "online_retail.yaml").read_text(encoding="utf-8")
-    keys = set(re.findall(r"([a-z_]+):", re.sub(r"#.*", "", text))) - {"online_retail"}
-    assert set() == {key for key in keys if f"{key}" not in page}
+    keys = {*mapping_file._TOP, *mapping_file._INPUT, *mapping_file._FIELDS, *OPERATIONS, *Refusal}
+    assert set() == {key for key in keys if not re.search(rf"\b{key}\b", page)}
+
+
+def test_the_mapping_of_the_documentation_is_sound() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "ingest.md").read_text(encoding="utf-8")
+    example = page.split("```yaml\n")[1].split("```")[0]
+    assert "orders" == parse_mapping(example, "docs/ingest.md").name
+
+
+def test_every_option_of_the_command_is_in_the_documentation() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "ingest.md").read_text(encoding="utf-8")
+    command = typer.main.get_command(ingest_command.app)
+    options = {option for parameter in command.params for option in parameter.opts if option.startswith("--")} - {"--help"}
+    assert set() == {option for option in options if f"`{option}" not in page}

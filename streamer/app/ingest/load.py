@@ -91,9 +91,7 @@ def load(
             check_columns(path, mapping, seen)
         rows_read += len(chunk.rows) + len(chunk.broken)
         if rows_read > rows_max:
-            message = (
-                f"{path}: more than {rows_max:,} rows, too many to hold: split it by time, no group in two, or raise --rows-max"
-            )
+            message = f"{path}: more than {rows_max:,} rows, too many to hold: split it by time (groups whole) or raise --rows-max"
             raise Unreadable(message)
         lines, left_out = lines_of(mapping, chunk, vocabularies, limits)
         parts.append(lines)

@@ -1,7 +1,7 @@
 """Events to an event sink, in order and in batches.
 
-Law: events of a customer are sent in the order of their time, under one key, by one producer. A run that stops half-way may be run again: ids
-are the same, so what was sent already counts once where the worker still remembers the id.
+Law: events of a customer are sent in the order of their time, under one key, by one producer. A run that stops half-way may be run again:
+ids are the same, so what was sent already counts once where the worker still remembers the id.
 """
 
 from __future__ import annotations
@@ -29,6 +29,14 @@ class OutEvent:
     timestamp_ms: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """Where events go: a sink, and how an event is written as a record's value."""
+
+    sink: EventSink
+    encode: Callable[[Record], bytes]
+
+
 class EventSink(Protocol):
     """The producer of events. Both calls are bounded in time and raise `Unavailable`."""
 
@@ -41,8 +49,7 @@ class EventSink(Protocol):
 
 def send_events(
     loaded: Loaded,
-    sink: EventSink,
-    encode: Callable[[Record], bytes],
+    channel: Channel,
     *,
     limit: int | None = None,
     timeout_s: float = 60.0,
@@ -54,9 +61,9 @@ def send_events(
     while sent < wanted:
         last = min(sent + BATCH_EVENTS, wanted)
         records = loaded.events.records(sent, last)
-        sink.send([OutEvent(record["customer_id"].encode(), encode(record)) for record in records])
+        channel.sink.send([OutEvent(record["customer_id"].encode(), channel.encode(record)) for record in records])
         sent = last
         if progress is not None:
             progress(sent)
-    sink.flush(timeout_s)
+    channel.sink.flush(timeout_s)
     return sent

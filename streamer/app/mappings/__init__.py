@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from streamer.app.ingest.mapping import Mapping
 from streamer.app.ingest.mapping_file import MappingError, parse_mapping
+
+if TYPE_CHECKING:
+    from streamer.app.ingest.mapping import Mapping
 
 DIRECTORY = Path(__file__).parent
 

@@ -26,8 +26,8 @@ def sample_path() -> Path:
 def retail_path(environ: Mapping[str, str]) -> Path:
     """Name the retail data to use.
 
-    The file that the environment variable STREAMER_RETAIL names; else the whole data set where it lies in `shared/data` beside the checkout;
-    else the packaged sample. Raises `BadInput` where the variable names no file.
+    The file that the environment variable STREAMER_RETAIL names; else the whole data set where it lies in `shared/data` beside the
+    checkout; else the packaged sample. Raises `BadInput` where the variable names no file.
     """
     given = environ.get(VARIABLE)
     if given:
