@@ -6,13 +6,11 @@ however it ends. Images carry a version; each container has a memory limit.
 
 from __future__ import annotations
 
-import base64
 import importlib
 import importlib.util
 import os
 import socket
 import time
-import uuid
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -96,11 +94,11 @@ def start_kafka(port: int | None = None) -> ContainerServer:
         "listeners": f"PLAINTEXT://:{KAFKA_PORT},CONTROLLER://:9093",
         "advertised.listeners": f"PLAINTEXT://{address}",
         "controller.quorum.voters": "1@localhost:9093",
+        "log.dirs": "/tmp/kafka-data",  # noqa: S108 - in the container
     }
     for key, value in settings.items():
         container.with_env("KAFKA_" + key.upper().replace(".", "_"), value)
     container.with_env("KAFKA_HEAP_OPTS", f"-Xmx{HEAP_MB}m")
-    container.with_env("CLUSTER_ID", base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("="))
     container.start()
     return _ready(ContainerServer(container, address), readiness.kafka_answers)
 

@@ -109,8 +109,10 @@ def class_path(cache: Path, report: Report | None = None, jars: tuple[Jar, ...] 
 
 
 def _missing(jars: tuple[Jar, ...], directory: Path, report: Report | None) -> list[Jar]:
-    missing, done, total = [], 0, sum(jar.size_bytes for jar in jars)
-    for jar in jars:
+    there = [jar for jar in jars if (directory / jar.filename).is_file()]
+    missing = [jar for jar in jars if jar not in there]
+    done, total = 0, sum(jar.size_bytes for jar in there)
+    for jar in there:
         if not is_genuine(jar, directory / jar.filename):
             missing.append(jar)
         done += jar.size_bytes
@@ -127,7 +129,7 @@ def _fetch(missing: list[Jar], directory: Path, report: Report | None) -> None:
     with tempfile.TemporaryDirectory(prefix="fetch-", dir=directory.parent) as scratch:
         contexts = _contexts(Path(scratch), progress)
         with ThreadPoolExecutor(FETCH_THREADS) as pool:
-            problems = dict(zip(missing, pool.map(lambda jar: _fetch_one(jar, contexts, directory), missing), strict=True))
+            problems = dict(zip(missing, pool.map(lambda jar: _fetch_one(jar, contexts, directory, progress), missing), strict=True))
         left = [jar for jar, problem in problems.items() if isinstance(problem, JarUnavailable)]
         found = _fetch_with_maven(left, Path(scratch) / "maven", directory) if left else set()
     for jar, problem in problems.items():
@@ -135,7 +137,7 @@ def _fetch(missing: list[Jar], directory: Path, report: Report | None) -> None:
             raise problem
 
 
-def _fetch_one(jar: Jar, contexts: list[Any], directory: Path) -> Exception | None:
+def _fetch_one(jar: Jar, contexts: list[Any], directory: Path, progress: _Progress) -> Exception | None:
     """Try each context in turn; give the problem instead of raising it, so that Maven can have a go."""
     problem: Exception | None = None
     for number, context in enumerate(contexts):
@@ -151,6 +153,8 @@ def _fetch_one(jar: Jar, contexts: list[Any], directory: Path) -> Exception | No
                 continue
             problem = _place(jar, fetched, directory)
             if problem is None:
+                if number == 0:
+                    progress.add(jar.size_bytes)  # jgo tells of downloads only
                 return None
     return problem
 
@@ -241,9 +245,10 @@ class _Progress:
     @contextmanager
     def file(self, _name: str, _size: int) -> Iterator[Callable[[int], None]]:
         """What jgo calls for each download."""
-        yield self._add
+        yield self.add
 
-    def _add(self, count: int) -> None:
+    def add(self, count: int) -> None:
+        """Count bytes that have come."""
         self._done += count  # a lost update between threads costs a little of the bar, no more
         if self._report:
             self._report("fetching Apache Kafka", min(self._done, self._total), self._total)

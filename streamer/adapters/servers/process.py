@@ -116,6 +116,9 @@ class EmbeddedServer(ABC):
                 if not taken or attempt == PORT_ATTEMPTS_MAX:
                     raise
                 self._port = None
+            except BaseException:
+                self._abandon()  # an interrupt, most often: nobody has a handle yet that could end the server
+                raise
             else:
                 break
         self._fixed_port = self._port  # a restart keeps it
