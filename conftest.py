@@ -44,6 +44,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("uncompiled")
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse to go on where pytest-xdist would spread the tests that share servers over its processes."""
+    if getattr(session.config.option, "loadgroup", False):
+        for item in session.items:
+            if item.get_closest_marker("servers") and not item.nodeid.endswith("@servers"):
+                problem = f"this pytest-xdist does not keep {item.nodeid} in its group: install the releases of requirements/dev.txt"
+                raise pytest.UsageError(problem)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Fail a test that was skipped for want of a server where servers are required."""
