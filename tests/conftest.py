@@ -15,10 +15,12 @@ import pytest
 from streamer.adapters import servers as real_servers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
 SERVER_FIXTURES = {"servers", "kafka_bootstrap", "redis_url", "own_kafka", "own_redis", "servers_cache"}
+NO_SERVERS = "no servers"
+FIRST_SKIP = pytest.StashKey[tuple[str, int, str]]()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -30,6 +32,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("servers"))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Give all tests that were skipped for want of servers one place and one reason, so that the summary folds them into one line."""
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple) and NO_SERVERS in report.longrepr[2]:
+        report.longrepr = item.config.stash.setdefault(FIRST_SKIP, (__file__, 1, report.longrepr[2]))
+    return report
+
+
 @contextmanager
 def or_skip() -> Iterator[None]:
     """Skip where servers can't be had; whatever else goes wrong with them is a failure."""
@@ -38,7 +49,7 @@ def or_skip() -> Iterator[None]:
     except (real_servers.ServersMissing, real_servers.JarUnavailable) as error:
         if os.environ.get("REQUIRE_SERVERS") == "1":
             raise
-        reason = f"no servers: {error}"
+        reason = f"{NO_SERVERS}: {error}"
     else:
         return
     pytest.skip(reason)
