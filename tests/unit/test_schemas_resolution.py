@@ -237,7 +237,8 @@ NARROWER = {"long": ["int"], "float": ["int", "long"], "double": ["int", "long",
 pairs = st.one_of(records().flatmap(lambda one: st.tuples(st.just(one), near_record(one))), st.tuples(records(), records()))
 
 
-@settings(suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])  # most pairs do not resolve
+# Most pairs do not resolve, so an example takes many draws.
+@settings(max_examples=min(1_000, settings().max_examples), suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 @given(st.data(), pairs)
 def test_what_the_checker_lets_through_fastavro_reads(drawn: st.DataObject, pair: tuple[Any, Any]) -> None:
     reader, writer = pair

@@ -43,7 +43,7 @@ def fetched(rows: list[Record]) -> Fetched:
         timestamp=zeros,
         values=b"".join(value or b"" for value, _ in rows),
         bounds=bounds,
-        empty=np.array([value is None for value, _ in rows], np.bool_),
+        empty=np.array([value == b"" for value, _ in rows], np.bool_),
         keys=(None,) * len(rows),
         headers={row: pairs for row, (_, pairs) in enumerate(rows) if pairs},
     )
@@ -124,6 +124,7 @@ def test_what_we_read_confluent_s_client_reads_the_same(value: bytes, pairs: Hea
 @example([(framed(b"a", 1), ()), (framed(b"b", 1), ())])
 @example([(framed(b"a", GUID), ()), (framed(b"b", OTHER), ()), (framed(b"b", GUID), ())])
 @example([(b"", ()), (None, ()), (b"\x00", ())])
+@example([(b"", (header(1),)), (None, (header(1),)), (framed(b"", 1), ())])
 @example([])
 def test_columns_say_what_one_record_at_a_time_says(rows: list[Record]) -> None:
     batch = fetched(rows)

@@ -125,10 +125,11 @@ def openings(fetched: Fetched) -> Openings:
     """Tell how all records of a batch begin; rows without headers cost no Python each."""
     count = len(fetched)
     start, length = fetched.bounds[:-1], np.diff(fetched.bounds)
+    null = (length == 0) & ~fetched.empty
     table = _Ids(count)
-    named = _read_headers(fetched.headers, fetched.empty, table)
+    named = _read_headers(fetched.headers, null, table)
     values = np.frombuffer(fetched.values, np.uint8)
-    plain = ~(fetched.empty | named)
+    plain = ~(null | named)
     magic = np.full(count, MAGIC_GUID + 1, np.uint8)
     filled = length > 0
     magic[filled] = values[start[filled]]
@@ -139,7 +140,7 @@ def openings(fetched: Fetched) -> Openings:
         _read_guids(values, start, by_guid, table)
     writer = table.writer
     status = np.where(writer < 0, np.int16(Reason.NO_SCHEMA_ID), np.int16(Reason.OK))
-    status[fetched.empty] = Reason.NO_VALUE
+    status[null] = Reason.NO_VALUE
     body = start + np.where(by_id, ID_BYTES, 0) + np.where(by_guid, GUID_BYTES, 0)
     return Openings(tuple(table.places), writer, body, status)
 
@@ -157,9 +158,9 @@ class _Ids:
         return self.places.setdefault(schema_id, len(self.places))
 
 
-def _read_headers(headers: Mapping[int, Headers], empty: Bool, table: _Ids) -> Bool:
+def _read_headers(headers: Mapping[int, Headers], null: Bool, table: _Ids) -> Bool:
     """Place the rows whose header names a schema; returns which rows have that header, a wrong one too."""
-    named = np.zeros(len(empty), np.bool_)
+    named = np.zeros(len(null), np.bool_)
     known: dict[bytes, int] = {}
     for row, pairs in headers.items():
         value = _header_value(pairs)
@@ -170,7 +171,7 @@ def _read_headers(headers: Mapping[int, Headers], empty: Bool, table: _Ids) -> B
             schema_id = _parse(value)
             known[value] = -1 if schema_id is None or prefix(schema_id) != value else table.place(schema_id)
         table.writer[row] = known[value]
-    table.writer[empty] = -1
+    table.writer[null] = -1
     return named
 
 
