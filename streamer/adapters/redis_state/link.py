@@ -49,6 +49,9 @@ _MISCONFIGURED = {
     "WRONGTYPE": "a key of ours holds another type of value: give this application a namespace of its own",
     "DENIED": "protected mode refuses this client: set a password or bind address on the server",
 }
+CLIENT_ERRORS = (redis.RedisError, redis.RedisClusterException)
+"""All that redis-py raises of its own."""
+
 _MOVED = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN")
 
 
@@ -95,7 +98,7 @@ def code_of(error: redis.ResponseError) -> str:
     return next((code for code in known if f"-{code} " in text), "")
 
 
-def explain(error: redis.RedisError, where: str) -> StreamerError | None:
+def explain(error: Exception, where: str) -> StreamerError | None:
     """Name who must act on an error; None where it is a fault of this program."""
     if isinstance(error, redis.AuthenticationError | redis.exceptions.AuthorizationError):
         return Misconfigured(f"Redis at {where} refuses us: {error}. Check the user name and password in `redis.url`")
@@ -137,8 +140,9 @@ class Link:
                 self._single = redis.Redis.from_url(settings.url, **options)
                 given = self._single.connection_pool.connection_kwargs
                 given["decode_responses"] = False
+                self._single.connection_pool.connection_class(**given)  # refuses an option that it doesn't know; doesn't connect
                 self.where = str(given.get("path") or f"{given.get('host', 'localhost')}:{given.get('port', 6379)}")
-        except redis.RedisError as error:
+        except CLIENT_ERRORS as error:
             raise explain(error, "`redis.url`") or error from error
         except (ValueError, TypeError) as error:
             message = f"`redis.url` or `redis.options`: {error}"
@@ -165,7 +169,7 @@ class Link:
         for attempt in range(READ_TRIES_MAX):
             try:
                 replies = self._ask_once(requests)
-            except redis.RedisError as error:
+            except CLIENT_ERRORS as error:
                 if reads_only and attempt + 1 < READ_TRIES_MAX and isinstance(error, redis.ConnectionError | redis.TimeoutError):
                     time.sleep(BACKOFF_S * 2**attempt)
                     continue
@@ -191,7 +195,7 @@ class Link:
     def _refresh(self) -> None:
         try:
             self._cluster.nodes_manager.initialize()  # type: ignore[union-attr]  # only a cluster moves slots
-        except redis.RedisError as error:
+        except CLIENT_ERRORS as error:
             raise explain(error, self.where) or error from error
 
     def _ask_once(self, requests: Sequence[Request]) -> list[list[Reply]]:

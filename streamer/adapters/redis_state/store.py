@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from streamer.adapters.redis_state import wire
-from streamer.adapters.redis_state.link import Link, Request, code_of, explain
+from streamer.adapters.redis_state.link import CLIENT_ERRORS, Link, Request, code_of, explain
 from streamer.core.errors import Misconfigured
 from streamer.core.ports import Outcome, Packed, PartitionState
 
@@ -87,7 +87,7 @@ class RedisStateStore:
             except redis.exceptions.NoPermissionError as error:
                 warnings.append(f"Redis at {self._link.where} does not let us look at its version and eviction policy: {error}")
                 continue
-            except redis.RedisError as error:
+            except CLIENT_ERRORS as error:
                 raise explain(error, self._link.where) or error from error
             warnings += judge(info, self._link.where)
         return tuple(warnings)
