@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from streamer.app.ingest import ROWS_MAX, ROWS_MAX_HIGHEST
 from streamer.app.session import session_of
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 
-ROWS_MAX = 5_000_000
-ROWS_MAX_MAX = 8_000_000  # sums of as many amounts of 10^12 still fit 64 bits
 SHOWN_EVENTS = 3
 
 
@@ -55,7 +54,7 @@ def ingest(
     rejects: Annotated[
         Path | None, typer.Option(dir_okay=False, help="Where the rows go that are in no event; FILE.rejects.jsonl.")
     ] = None,
-    rows_max: Annotated[int, typer.Option(min=1, max=ROWS_MAX_MAX, help="Refuse larger files; rows are held in memory.")] = ROWS_MAX,
+    rows_max: Annotated[int, typer.Option(min=1, max=ROWS_MAX_HIGHEST, help="Refuse larger files; rows are held in memory.")] = ROWS_MAX,
 ) -> None:
     """Turn a file of rows into events by a mapping and send them, each customer's in the order of their time."""
     config = session_of(context).config()

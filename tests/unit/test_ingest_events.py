@@ -204,7 +204,7 @@ def test_a_column_of_json_lines_may_come_late_but_must_come(tmp_path: Path) -> N
 def test_a_file_with_too_many_rows_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     path = tmp_path / "orders.csv"
     path.write_text(HEADER + "1,ann,2024-01-01,A,1,1,\n" * 3)
-    with pytest.raises(Unreadable, match="more than 2 rows"):
+    with pytest.raises(Unreadable, match="over 2 rows"):
         load(path, parse_mapping(ORDERS, "orders.yaml"), rows_max=2)
 
 

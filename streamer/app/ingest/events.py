@@ -66,11 +66,11 @@ class Events:
     def records(self, first: int = 0, last: int | None = None) -> Iterator[Record]:
         """Give events one by one, from `first` up to but not including `last`."""
         part = slice(first, last)
-        none: tuple[None, ...] = (None,) * len(self)
-        fields = [self.texts.get(field, none)[part] for field in TEXT_FIELDS]
+        ids = self.event_id[part]
+        none: tuple[None, ...] = (None,) * len(ids)
+        fields = [self.texts[field][part] if field in self.texts else none for field in TEXT_FIELDS]
         names = [name for name in self.texts if name.startswith(PROPERTY)]
         keys = [name.removeprefix(PROPERTY) for name in names]
-        ids = self.event_id[part]
         columns = list(zip(*(self.texts[name][part] for name in names), strict=True)) if names else [()] * len(ids)
         amounts = _optional(self.amount[part], self.amount_given[part])
         quantities = _optional(self.quantity[part], self.quantity_given[part])

@@ -2,8 +2,9 @@
 
 The order of work: 1. read a chunk; 2. apply the mapping to it; 3. when all chunks are in, take out duplicate lines; 4. group and order.
 Law: `Totals.balanced` holds for every file.
-Memory: the lines of a whole file are held until they are in order, some 100 bytes a row and the distinct texts once, so files of more than
-`rows_max` rows are refused before anything is sent. Split such a file by time, never through a group, and load the parts in order.
+Memory: the lines of a whole file are held until they are in order, 0.1 to 0.8 kB a row (texts that many rows share are held once), so
+files of more than `rows_max` rows are refused before anything is sent. Split such a file by time, never through a group, and load the parts
+in order.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from streamer.adapters.tables import CHUNK_ROWS, Unreadable, read_table
+from streamer.app.ingest import ROWS_MAX
 from streamer.app.ingest.events import events_of, joined, without_duplicates
 from streamer.app.ingest.mapping_file import MappingError
 from streamer.app.ingest.rows import REJECTED, Limits, Vocabularies, lines_of
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from streamer.app.ingest.mapping import Mapping
     from streamer.app.ingest.rows import Refused
 
-ROWS_MAX = 5_000_000
 BATCH_EVENTS = 1_000
 
 
@@ -77,7 +78,7 @@ def load(
 ) -> Loaded:
     """Read a file and make its events; after each chunk, `progress` is told the rows read and the part of the file done.
 
-    Raises `Unreadable` where the file can't be read or has more than `rows_max` rows, `MappingError` where it lacks a column of the mapping.
+    Raises `Unreadable` where the file can't be read or has more than `rows_max` rows, `MappingError` where it lacks a column.
     """
     limits = limits or Limits()
     vocabularies = Vocabularies()
@@ -91,7 +92,7 @@ def load(
             check_columns(path, mapping, seen)
         rows_read += len(chunk.rows) + len(chunk.broken)
         if rows_read > rows_max:
-            message = f"{path}: more than {rows_max:,} rows, too many to hold: split it by time (groups whole) or raise --rows-max"
+            message = f"{path}: over {rows_max:,} rows, too many to hold: split it by time (groups whole) or raise --rows-max"
             raise Unreadable(message)
         lines, left_out = lines_of(mapping, chunk, vocabularies, limits)
         parts.append(lines)

@@ -115,10 +115,9 @@ class _Sieve:
     def judge(self, codes: I64, verdicts: Sequence[object], field: str, columns: Iterable[str], *, required: bool) -> None:
         """Take out the rows whose verdict is a `Refusal`, and the empty ones where the field is required."""
         names = tuple(columns)
-        for refusal in Refusal:
+        for refusal in dict.fromkeys(verdict for verdict in verdicts if isinstance(verdict, Refusal)):
             hits = [verdict is refusal for verdict in verdicts]
-            if any(hits):
-                self.drop(np.array([*hits, False], np.bool_)[codes], REJECTED, refusal, field, names)
+            self.drop(np.array([*hits, False], np.bool_)[codes], REJECTED, refusal, field, names)
         if required:
             empties = [verdict is None for verdict in verdicts]
             self.drop(np.array([*empties, True], np.bool_)[codes], REJECTED, Refusal.MISSING, field, names)

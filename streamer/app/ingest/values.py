@@ -26,6 +26,7 @@ DIGITS_MAX = 40
 UNITS_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 _EXACT = Context(prec=4 * DIGITS_MAX, rounding=ROUND_HALF_EVEN)
+_EXACT_40 = Context(prec=DIGITS_MAX)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 
 
@@ -123,7 +124,7 @@ def number_of(value: Value, rule: NumberRule) -> Decimal | Refusal:
         number = Decimal(value)
     if not number.is_finite():
         return Refusal.NOT_A_NUMBER
-    if abs(number.adjusted()) > DIGITS_MAX or len(number.as_tuple().digits) > DIGITS_MAX:
+    if abs(number.adjusted()) > DIGITS_MAX or number != _EXACT_40.plus(number):
         return Refusal.RANGE
     return number
 
