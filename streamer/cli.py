@@ -30,6 +30,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "config": Command("streamer.app.config_command", "Show the effective configuration and where each value comes from."),
+    "features": Command("streamer.app.features_command", "Show the measures and features of a declaration, and its feature version."),
     "schemas": Command("streamer.app.schemas_command", "The Avro schemas of the topics."),
     "servers": Command("streamer.app.servers_command", "Start and stop a real Kafka and a real Valkey, without root, Docker or Java."),
 }

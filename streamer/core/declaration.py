@@ -12,18 +12,24 @@ import re
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from enum import IntEnum
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from streamer.core.errors import Misconfigured
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 TILE_MEASURES_MAX = 48
 LIFETIME_MEASURES_MAX = 32
 DISTINCT_MEASURES_MAX = 8
 FEATURES_MAX = 48
 TYPES_MAX = 200
+SOURCES_MAX = 48
+TEXT_BYTES_MAX = 256  # of an event type or the name of a property
 WINDOW_DAYS_MAX = 730
 WINDOW_HOURS_MAX = 48
+DURATION_DAYS_MAX = 36_500  # of an age or cap
 IDS_MAX = 4096
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -31,6 +37,7 @@ ANY = "any"
 FIELDS = ("amount", "quantity")
 TEXTS = ("category", "product_id", "session_id", "event_type")
 PROPERTY = "properties."
+RULES = 1  # counts the editions of docs/features.md that compute other numbers from the same declaration
 
 
 class Tiling(IntEnum):
@@ -106,6 +113,9 @@ class DistinctMeasure:
     of: tuple[str, ...]
 
 
+Measure = TileMeasure | LifetimeMeasure | DistinctMeasure
+
+
 @dataclass(frozen=True, slots=True)
 class Feature:
     """One feature. `window` counts tiles, hours if `hourly`; `measures` names what the kind needs, in the order of docs/features.md."""
@@ -130,18 +140,20 @@ class Fault:
     reason: str
 
 
-class DeclarationError(ValueError):
-    """A declaration that can't be used; `faults` has every fault found."""
+class DeclarationError(Misconfigured):
+    """A declaration that can't be used, for its writer to mend; `faults` has every fault found."""
 
     def __init__(self, faults: tuple[Fault, ...], lines: Mapping[tuple[str, ...], int] | None = None, source: str = "declaration") -> None:
-        """Word the faults, each with its line where lines are known."""
+        """Word the faults, each with its line where lines are known: that of its path, or of the nearest one above it."""
         self.faults = faults
-        super().__init__("\n".join(f"{source}{_line(fault.path, lines or {})}: {'.'.join(fault.path) or 'top'}: {fault.reason}" for fault in faults))
+        worded = [(_line(fault.path, lines or {}), f"{'.'.join(fault.path) or 'the declaration'}: {fault.reason}") for fault in faults]
+        super().__init__(
+            "\n".join(f"{source}:{line}: {words}" if line else f"{source}: {words}" for line, words in sorted(worded, key=itemgetter(0)))
+        )
 
 
-def _line(path: tuple[str, ...], lines: Mapping[tuple[str, ...], int]) -> str:
-    known = next((lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in lines), None)
-    return "" if known is None else f":{known}"
+def _line(path: tuple[str, ...], lines: Mapping[tuple[str, ...], int]) -> int:
+    return next((lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in lines), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,18 +172,20 @@ class Declaration:
 
     @property
     def version(self) -> str:
-        """Hash all of it: 16 hexadecimal digits of a SHA-256."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        """Hash all of it, and the edition of the rules: 16 hexadecimal digits of a SHA-256."""
+        return hashlib.sha256(json.dumps({"rules": RULES, **asdict(self)}, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def types(self) -> tuple[str, ...]:
         """Name the event types that some measure singles out, sorted."""
-        return tuple(sorted({name for measure in (*self.tiles, *self.lifetimes, *self.distincts) for name in measure.of}))
+        measures: tuple[Measure, ...] = (*self.tiles, *self.lifetimes, *self.distincts)
+        return tuple(sorted({name for measure in measures for name in measure.of}))
 
     @property
     def sources(self) -> tuple[Source, ...]:
         """Name the numbers that measures take from an event, without repeats."""
-        return tuple(dict.fromkeys(measure.source for measure in (*self.tiles, *self.lifetimes) if measure.source is not None))
+        measures: tuple[TileMeasure | LifetimeMeasure, ...] = (*self.tiles, *self.lifetimes)
+        return tuple(dict.fromkeys(measure.source for measure in measures if measure.source is not None))
 
     @property
     def horizon_days(self) -> int:
@@ -184,25 +198,36 @@ class Declaration:
         return max((f.window for f in self.features if f.hourly), default=0)
 
 
-def declare(tree: Mapping[str, Any]) -> Declaration:
+def declare(tree: object) -> Declaration:
     """Check a declaration as read from YAML.
 
     Raises:
         DeclarationError: with every fault, each named by its path.
 
     """
+    if not isinstance(tree, dict):
+        raise DeclarationError((Fault((), f"must be a mapping with the keys {', '.join(_TOP)}"),))
     return _Reader(tree).read()
 
 
-_DURATION = re.compile(r"^(\d+)([dh])$")
+_DURATION = re.compile(r"([1-9][0-9]{0,5})([dh])")
 _TOP = ("money", "duplicates", "measures", "features", "eligibility")
 _MEASURES = ("count", "sum", "min", "max", "distinct", "first", "last", "lifetime_count", "lifetime_sum")
 _FEATURES = ("sum", "min", "max", "ratio", "recency", "active_days", "mean_gap", "distinct", "lifetime")
+_SORTS: dict[type[object], tuple[str, ...]] = {  # what the one who declares calls them; of an enum, by number
+    TileMeasure: ("a count, sum, min or max",),
+    LifetimeMeasure: ("a first, last, lifetime_count or lifetime_sum",),
+    DistinctMeasure: ("a distinct",),
+    Tiling: ("a count or sum", "a min", "a max"),
+    Lifetime: ("a first", "a last", "a lifetime_count", "a lifetime_sum"),
+}
 _LIMITS = {TileMeasure: TILE_MEASURES_MAX, LifetimeMeasure: LIFETIME_MEASURES_MAX, DistinctMeasure: DISTINCT_MEASURES_MAX}
-_NAME = re.compile(r"^[a-z][a-z0-9_]{0,63}$")
-_CURRENCY = re.compile(r"^[A-Z]{3}$")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_CURRENCY = re.compile(r"[A-Z]{3}")
 _DECIMALS_MAX = 9
-Measure = TileMeasure | LifetimeMeasure | DistinctMeasure
+_TYPE_RULE = f"a text of 1 to {TEXT_BYTES_MAX} bytes, in quotes if YAML reads something else; `any` stands alone; $ begins commands"
+_NEEDS = {"sum": "window", "min": "window", "max": "window", "ratio": "window", "distinct": "window", "recency": "cap", "mean_gap": "cap"}
+_OPTIONAL = {"ratio": ("prior", "weight", "default"), "min": ("default",), "max": ("default",)}
 M = TypeVar("M", TileMeasure, LifetimeMeasure, DistinctMeasure)
 
 
@@ -218,34 +243,36 @@ class _Reader:
         self.known(self.tree, (), _TOP)
         money = self.section("money", ("currency", "others"))
         currency, others = money.get("currency", "EUR"), money.get("others", "refuse")
-        if not isinstance(currency, str) or not _CURRENCY.match(currency):
+        if not isinstance(currency, str) or not _CURRENCY.fullmatch(currency):
             self.fault(("money", "currency"), f"{currency!r} is not an ISO 4217 code such as EUR")
         if others not in ("refuse", "ignore"):
-            self.fault(("money", "others"), f"{others!r} is neither `refuse` (dead-letter the event) nor `ignore` (count it without its amount)")
+            self.fault(
+                ("money", "others"), f"{others!r} is neither `refuse` (dead-letter the event) nor `ignore` (count it without its amount)"
+            )
         duplicates = self.section("duplicates", ("ids_max", "age"))
         ids_max = self.whole(duplicates, ("duplicates", "ids_max"), 16, 0, IDS_MAX)
         age_ms = self.duration(duplicates.get("age", "1d"), ("duplicates", "age"))[0]
         for name, body in self.section("measures").items():
-            measure = self.measure(name, body)
+            measure = self.measure(str(name), body)
             if measure is not None:
-                self.measures[name] = measure
-        features = [f for name, body in self.section("features").items() if (f := self.feature(name, body)) is not None]
+                self.measures[str(name)] = measure
+        features = tuple(f for name, body in self.section("features").items() if (f := self.feature(str(name), body)) is not None)
         if not features and not self.faults:
             self.fault(("features",), "declare at least one feature")
-        if len(features) > FEATURES_MAX:
-            self.fault(("features",), f"{len(features)} features: at most {FEATURES_MAX}")
-        tiles = self.of_class(TileMeasure)
-        lifetimes = self.of_class(LifetimeMeasure)
-        distincts = self.of_class(DistinctMeasure)
-        eligibility = tuple(self.eligible())
+        tiles, lifetimes, distincts = self.of_class(TileMeasure), self.of_class(LifetimeMeasure), self.of_class(DistinctMeasure)
+        declaration = Declaration(
+            str(currency), others == "refuse", ids_max, age_ms, tiles, lifetimes, distincts, features, self.eligible()
+        )
+        self.few(("features",), "features", len(features), FEATURES_MAX)
+        self.few(("measures",), "event types", len(declaration.types), TYPES_MAX)
+        self.few(("measures",), "numbers taken from an event", len(declaration.sources), SOURCES_MAX)
         if self.faults:
             raise DeclarationError(tuple(self.faults))
-        declaration = Declaration(
-            currency, others == "refuse", ids_max, age_ms, tiles, lifetimes, distincts, tuple(features), eligibility
-        )
-        if len(declaration.types) > TYPES_MAX:
-            raise DeclarationError((Fault(("measures",), f"{len(declaration.types)} event types: at most {TYPES_MAX}"),))
         return declaration
+
+    def few(self, path: tuple[str, ...], what: str, found: int, most: int) -> None:
+        if found > most:
+            self.fault(path, f"{found} {what}: at most {most}")
 
     def fault(self, path: tuple[str, ...], reason: str) -> None:
         self.faults.append(Fault(path, reason))
@@ -257,7 +284,9 @@ class _Reader:
                 self.fault((*path, str(key)), f"unknown key{f'; did you mean {near[0]}?' if near else ''} (known: {', '.join(names)})")
 
     def section(self, name: str, keys: tuple[str, ...] = ()) -> Mapping[str, Any]:
-        body = self.tree.get(name) or {}
+        body = self.tree.get(name)
+        if body is None:  # the key alone, as in YAML, or not there
+            return {}
         if not isinstance(body, dict):
             self.fault((name,), "must be a mapping")
             return {}
@@ -265,14 +294,13 @@ class _Reader:
             self.known(body, (name,), keys)
         else:
             for key in body:
-                if not _NAME.match(str(key)):
-                    self.fault((name, str(key)), "names are lower-case letters, digits and underscores, a letter first, at most 64")
+                if not isinstance(key, str) or not _NAME.fullmatch(key):
+                    self.fault((name, str(key)), "names are at most 64 lower-case letters, digits and underscores, a letter first")
         return body
 
     def of_class(self, kind: type[M]) -> tuple[M, ...]:
         found = tuple(m for m in self.measures.values() if isinstance(m, kind))
-        if len(found) > _LIMITS[kind]:
-            self.fault(("measures",), f"{len(found)} measures of one sort ({kind.__name__}): at most {_LIMITS[kind]}")
+        self.few(("measures",), f"measures that are {_SORTS[kind][0]}", len(found), _LIMITS[kind])
         return found
 
     def whole(self, body: Mapping[str, Any], path: tuple[str, ...], default: int, least: int, most: int) -> int:
@@ -285,18 +313,18 @@ class _Reader:
     def number(self, body: Mapping[str, Any], path: tuple[str, ...]) -> float:
         value = body.get(path[-1], 0.0)
         if type(value) not in (int, float) or not abs(value) < 1e15:
-            self.fault(path, f"{value!r} is not a number")
+            self.fault(path, f"{value!r} is not a number such as 0.5")
             return 0.0
         return float(value)
 
     def duration(self, value: object, path: tuple[str, ...]) -> tuple[int, bool]:
         """Return milliseconds, and whether it was given in hours."""
-        match = _DURATION.match(str(value))
-        if not match or int(match[1]) == 0:
-            self.fault(path, f"{value!r} is not a duration such as 30d or 6h")
+        match = _DURATION.fullmatch(str(value))
+        span_ms = int(match[1]) * (HOUR_MS if match[2] == "h" else DAY_MS) if match else 0
+        if not match or span_ms > DURATION_DAYS_MAX * DAY_MS:
+            self.fault(path, f"{value!r} is not a duration such as 30d or 6h, from 1h to {DURATION_DAYS_MAX}d")
             return DAY_MS, False
-        hourly = match[2] == "h"
-        return int(match[1]) * (HOUR_MS if hourly else DAY_MS), hourly
+        return span_ms, match[2] == "h"
 
     def one_of(self, body: object, path: tuple[str, ...], names: tuple[str, ...], extra: tuple[str, ...]) -> str | None:
         """Find which one of `names` a measure or feature is; fault it if it is none, several, or has other keys."""
@@ -324,13 +352,12 @@ class _Reader:
                 return TileMeasure(name, Tiling.SUM, None, of)
             return LifetimeMeasure(name, Lifetime[kind.removeprefix("lifetime_").upper()], None, of)
         of = self.types(body.get("of", ANY), (*path, "of"))
+        self.field(value, (*path, kind), TEXTS if kind == "distinct" else FIELDS)
         if kind == "distinct":
-            if value not in TEXTS and not str(value).startswith(PROPERTY):
-                self.fault((*path, kind), f"{value!r} is none of {', '.join(TEXTS)}, {PROPERTY}NAME")
+            if "decimals" in body:
+                self.fault((*path, "decimals"), "distinct values are texts: `decimals` is for sums")
             return DistinctMeasure(name, str(value), of)
         decimals = self.whole(body, (*path, "decimals"), 0, 0, _DECIMALS_MAX)
-        if value not in FIELDS and not str(value).startswith(PROPERTY):
-            self.fault((*path, kind), f"{value!r} is none of {', '.join(FIELDS)}, {PROPERTY}NAME")
         if decimals and value in FIELDS:
             self.fault((*path, "decimals"), f"{value} is a whole number already: `decimals` is for properties")
         source = Source(str(value), decimals)
@@ -338,13 +365,21 @@ class _Reader:
             return LifetimeMeasure(name, Lifetime.SUM, source, of)
         return TileMeasure(name, Tiling[kind.upper()], source, of)
 
+    def field(self, value: object, path: tuple[str, ...], names: tuple[str, ...]) -> None:
+        """Check what a measure is taken from: a field, or a property by its name."""
+        named = str(value).removeprefix(PROPERTY) if isinstance(value, str) and value.startswith(PROPERTY) else ""
+        if value not in names and not _is_text(named):
+            self.fault(path, f"{value!r} is none of {', '.join(names)}, {PROPERTY}NAME")
+
     def types(self, value: object, path: tuple[str, ...]) -> tuple[str, ...]:
         names = value if isinstance(value, list) else [value]
         if names == [ANY]:
             return ()
+        if not names:
+            self.fault(path, "name an event type, a list of them, or `any`")
         for name in names:
-            if not isinstance(name, str) or not name or name == ANY or name.startswith("$"):
-                self.fault(path, f"{name!r} is not an event type (a type, a list of types, or `any`; types that begin with $ are commands)")
+            if not _is_text(name) or str(name) == ANY or str(name).startswith("$"):
+                self.fault(path, f"{name!r} is not an event type: {_TYPE_RULE}")
         return tuple(sorted({str(name) for name in names}))
 
     def feature(self, name: str, body: Any) -> Feature | None:  # noqa: ANN401  # as read from YAML
@@ -356,16 +391,15 @@ class _Reader:
         if transform not in ("none", "log1p"):
             self.fault((*path, "transform"), f"{transform!r} is neither none nor log1p")
             transform = "none"
-        needs = {"sum": "window", "min": "window", "max": "window", "ratio": "window", "distinct": "window", "recency": "cap", "mean_gap": "cap"}
-        optional = {"ratio": ("prior", "weight", "default"), "min": ("default",), "max": ("default",)}.get(kind, ())
-        need = needs.get(kind)
+        optional = _OPTIONAL.get(kind, ())
+        need = _NEEDS.get(kind)
         if need and need not in body:
             self.fault(path, f"`{kind}` needs `{need}`")
         for key in ("window", "cap", "prior", "weight", "default"):
             if key in body and key != need and key not in optional:
                 self.fault((*path, key), f"does not go with `{kind}`")
-        made = getattr(self, f"_{kind}")(name, path, body, Transform[transform.upper()])
-        return made if isinstance(made, Feature) else None
+        made: Feature = getattr(self, f"_{kind}")(name, path, body, Transform[transform.upper()])
+        return made
 
     def window(self, value: object, path: tuple[str, ...]) -> tuple[int, bool]:
         """Return a window in tiles, and whether they are hours."""
@@ -383,8 +417,7 @@ class _Reader:
                 near = get_close_matches(str(value), self.measures, 1)
                 self.fault(path, f"no measure is named {value!r}{f'; did you mean {near[0]}?' if near else ''}")
         elif not any(_is(measure, want) for want in wanted):
-            names = " or ".join(want.name.lower() if isinstance(want, IntEnum) else want.__name__ for want in wanted)
-            self.fault(path, f"measure {value!r} is not of the sort needed here: {names}")
+            self.fault(path, f"measure {value!r} is not {' or '.join(_sort(want) for want in wanted)}, as this feature needs")
         return str(value)
 
     def refers(self, value: object, path: tuple[str, ...], *wanted: type[Measure] | Lifetime | Tiling) -> tuple[str, ...]:
@@ -441,11 +474,28 @@ class _Reader:
     def _lifetime(self, name: str, path: tuple[str, ...], body: Mapping[str, Any], transform: Transform) -> Feature:
         return Feature(name, Kind.LIFETIME, (self.refer(body["lifetime"], (*path, "lifetime"), Lifetime.COUNT, Lifetime.SUM),), transform)
 
-    def eligible(self) -> Iterator[tuple[str, int]]:
-        for name in self.section("eligibility"):
-            path = ("eligibility", name)
+    def eligible(self) -> tuple[tuple[str, int], ...]:
+        body = self.section("eligibility")
+        found = []
+        for name in body:
+            path = ("eligibility", str(name))
             self.refer(name, path, Lifetime.COUNT)
-            yield name, self.whole(self.section("eligibility"), path, 1, 1, 1_000_000)
+            found.append((str(name), self.whole(body, path, 1, 1, 1_000_000)))
+        return tuple(found)
+
+
+def _is_text(value: object) -> bool:
+    """Tell whether a value from YAML is a text that an event can hold."""
+    if not isinstance(value, str):
+        return False
+    try:
+        return 0 < len(value.encode()) <= TEXT_BYTES_MAX
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+
+
+def _sort(want: type[Measure] | Lifetime | Tiling) -> str:
+    return _SORTS[type(want)][want] if isinstance(want, IntEnum) else _SORTS[want][0]
 
 
 def _is(measure: Measure, want: type[Measure] | Lifetime | Tiling) -> bool:
