@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamer.adapters.avro import codec, wire
-from streamer.core.fold import CAUSES, VOTE_ONE
+from streamer.adapters.avro import wire
+from streamer.core.encoding import Strings, Texts, encode_changes
+from streamer.core.fold import CAUSES
 from streamer.core.model import NEW
 from streamer.core.ports import OutRecord, Topic
-from streamer.core.profile import FIRST_CODE, NEW_SEGMENT, NO_SEGMENT
+from streamer.core.profile import FIRST_CODE, NEW_SEGMENT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from streamer.core.columns import U8, Headers
     from streamer.core.fold import Changes
     from streamer.core.intake import Customers
-    from streamer.core.columns import Headers
 
 CHANGE = "segment_change"
-TOP_FEATURES = 3
 CLOUD_EVENT_TYPE = b"segment_streamer.SegmentChange"
 
 
@@ -43,8 +43,7 @@ class Origin:
 
 def change_id(topic: str, customer_id: bytes, version: int) -> str:
     """Name a change: 32 hexadecimal digits."""
-    name = b"\0".join([topic.encode(), customer_id, str(version).encode()])
-    return hashlib.blake2b(name, digest_size=16).hexdigest()
+    return hashlib.blake2b(b"%b\0%b\0%d" % (topic.encode(), customer_id, version), digest_size=16).hexdigest()
 
 
 class ChangeWriter:
@@ -53,74 +52,91 @@ class ChangeWriter:
     def __init__(self, origin: Origin, schema_id: wire.SchemaId) -> None:
         """Write by the latest published schema, which readers know by `schema_id`."""
         self._origin = origin
-        self._prefix = wire.prefix(schema_id)
-        self._source = f"/kafka/{origin.topic}".encode()
+        self._prefix = _array(wire.prefix(schema_id))
+        self._head: Headers = (
+            ("ce_specversion", b"1.0"),
+            ("ce_source", f"/kafka/{origin.topic}".encode()),
+            ("ce_type", CLOUD_EVENT_TYPE),
+            ("content-type", b"application/avro"),
+        )
+        self._names: dict[int, str] = {}
+        self._texts = self._made()
 
     def records(
         self,
         changes: Changes,
         count: int,
         customers: Customers,
-        numbers: tuple[int, ...],
+        numbers: Sequence[int],
         names: Mapping[int, str],
+        stamps: Mapping[int, Headers],
         detected_at: int,
     ) -> dict[int, list[OutRecord]]:
         """Write the first `count` changes.
 
-        `numbers` gives the Kafka partition of each of the batch's partitions, `names` every segment's name by its number. Returns each
-        partition's records in order.
+        `numbers` gives the Kafka partition of each of the batch's partitions, `names` every segment's name by its number, `stamps` the headers
+        that every record of a partition's commit bears. Returns each partition's records in order.
         """
-        written: dict[int, list[OutRecord]] = {}
-        feature = changes.feature[:count]
-        z = changes.vote[:count] / VOTE_ONE
-        top = np.argsort(-np.abs(z), axis=1, kind="stable")[:, :TOP_FEATURES].tolist()
-        ids, bounds = customers.ids.tobytes(), customers.id_bounds
-        for c in range(count):
-            slot, partition = int(changes.slot[c]), numbers[changes.part[c]]
-            key = ids[bounds[slot] : bounds[slot + 1]]
-            version, before, after = int(changes.version[c]), int(changes.before[c]), int(changes.after[c])
-            identity = change_id(self._origin.topic, key, version)
-            body = codec.encode(
-                CHANGE,
-                {
-                    "change_id": identity,
-                    "customer_id": key.decode(),
-                    "version": version,
-                    "status": "entered",
-                    "segment_id": _segment_id(after),
-                    "segment_name": NEW if after == NEW_SEGMENT else names[after - FIRST_CODE],
-                    "previous_segment_id": None if before == NO_SEGMENT else _segment_id(before),
-                    "previous_since": None if before == NO_SEGMENT else int(changes.since[c]),
-                    "cause": CAUSES[changes.cause[c]],
-                    "occurred_at": int(changes.occurred[c]),
-                    "detected_at": detected_at,
-                    "model_version": int(changes.model[c]),
-                    "epoch": int(changes.epoch[c]),
-                    "feature_version": self._origin.feature_version,
-                    "distance": float(changes.distance[c]),
-                    "margin": float(changes.margin[c]),
-                    "top_features": [
-                        {"name": self._origin.features[f], "value": float(feature[c, f]), "z": float(z[c, f])} for f in top[c]
-                    ],
-                    "source": {"topic": self._origin.topic, "partition": partition, "offset": int(changes.offset[c])},
-                    "origin": self._origin.origin,
-                    "run_id": self._origin.run_id,
-                },
+        if self._names != names:
+            self._names = dict(names)
+            self._texts = self._made()
+        ids, bounds = customers.ids.tobytes(), customers.id_bounds.tolist()
+        slots, versions = changes.slot[:count].tolist(), changes.version[:count].tolist()
+        keys = [ids[bounds[slot] : bounds[slot + 1]] for slot in slots]
+        identities = [change_id(self._origin.topic, key, version) for key, version in zip(keys, versions, strict=True)]
+        joined = "".join(identities).encode()
+        written = {}
+        for part, partition in enumerate(numbers):
+            chosen = np.flatnonzero(changes.part[:count] == part)
+            if not len(chosen):
+                continue
+            values, ends = encode_changes(
+                self._texts, changes, count, customers.ids, customers.id_bounds, joined, chosen, partition, detected_at
             )
-            headers = self._headers(identity, key)
-            written.setdefault(partition, []).append(OutRecord(Topic.CHANGES, partition, key, self._prefix + body, headers))
+            cut = ends.tolist()
+            stamp = (*self._head, *stamps[partition])
+            written[partition] = [
+                OutRecord(
+                    Topic.CHANGES, partition, keys[c], values[begin:end], (*stamp, ("ce_id", identities[c].encode()), ("ce_subject", keys[c]))
+                )
+                for c, begin, end in zip(chosen.tolist(), cut[:-1], cut[1:], strict=True)
+            ]
         return written
 
-    def _headers(self, identity: str, key: bytes) -> Headers:
-        return (
-            ("ce_specversion", b"1.0"),
-            ("ce_id", identity.encode()),
-            ("ce_source", self._source),
-            ("ce_type", CLOUD_EVENT_TYPE),
-            ("ce_subject", key),
-            ("content-type", b"application/avro"),
+    def _made(self) -> Texts:
+        """Lay out the texts; segment names are those of the numbers known so far."""
+        origin = self._origin
+        codes = range(max(self._names, default=0) + FIRST_CODE + 1)
+        names = [NEW if code == NEW_SEGMENT else self._names.get(code - FIRST_CODE, "") for code in codes]
+        run = b"\0" if origin.run_id is None else b"\2" + _avro(origin.run_id)
+        return Texts(
+            prefix=self._prefix,
+            status=_array(_avro("entered")),
+            causes=_strings(CAUSES),
+            features=_strings(origin.features),
+            feature_version=_array(_avro(origin.feature_version)),
+            topic=_array(_avro(origin.topic)),
+            tail=_array(_avro(origin.origin) + run),
+            segment_ids=_strings(["seg_", NEW]),
+            segment_names=_strings(names),
         )
 
 
-def _segment_id(code: int) -> str:
-    return NEW if code == NEW_SEGMENT else f"seg_{code - FIRST_CODE:04d}"
+def _array(data: bytes) -> U8:
+    return np.frombuffer(data, np.uint8)
+
+
+def _strings(texts: Sequence[str]) -> Strings:
+    encoded = [text.encode() for text in texts]
+    return Strings(_array(b"".join(encoded)), np.cumsum([0, *map(len, encoded)], dtype=np.int64))
+
+
+def _avro(text: str) -> bytes:
+    """Write a string as Avro has it: its length, zigzag, then its bytes."""
+    data = text.encode()
+    length, left = bytearray(), len(data) << 1
+    while left >= 0x80:  # noqa: PLR2004  # seven bits a byte
+        length.append((left & 0x7F) | 0x80)
+        left >>= 7
+    length.append(left)
+    return bytes(length) + data

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from streamer.app.first_model import FirstModel
     from streamer.app.intake import Intake, Taken
     from streamer.app.models import ModelShelf
-    from streamer.core.columns import Fetched
+    from streamer.core.columns import Fetched, Headers
     from streamer.core.declaration import Declaration
     from streamer.core.fold import Judge, Sums
     from streamer.core.model import ModelVersion
@@ -334,29 +334,32 @@ class Worker:
         """Decide each partition's commit and what it publishes."""
         clock, settings = self._tools.clock, self._settings
         now_ms = clock.now_ms()
-        changes = self._tools.changes.records(
-            folded.changes, folded.changed, folded.customers, self._order, self._tools.shelf.names, now_ms
-        )
         letters = self._letters(batch, taken)
         began = np.full(len(self._order), np.iinfo(np.int64).max)
         np.minimum.at(began, taken.rows.part, taken.rows.time)
         ends = np.full(settings.partitions, -1, np.int64)
         np.maximum.at(ends, batch.partition, batch.offset + 1)
+        ids = {partition: clock.token() for partition in self._order}
+        next_offsets = {partition: max(self._owned[partition].next_offset, int(ends[partition])) for partition in self._order}
+        stamps = {partition: _stamp(ids[partition], next_offsets[partition]) for partition in self._order}
+        changes = self._tools.changes.records(
+            folded.changes, folded.changed, folded.customers, self._order, self._tools.shelf.names, stamps, now_ms
+        )
         commits, published = [], []
         for i, partition in enumerate(self._order):
             owned = self._owned[partition]
             if ends[partition] < 0 and partition not in slices:
                 continue
-            next_offset = max(owned.next_offset, int(ends[partition]))
+            commit_id, next_offset = ids[partition], next_offsets[partition]
             cursor = owned.data.cursor
             if partition in slices:
                 cursor = str(slices[partition][0]) if slices[partition][0] else DONE
             data = replace(
                 owned.data, watermark=int(watermark[i]), began=min(owned.data.began, int(began[i])), cursor=cursor, learned=self._learned(i)
             )
-            commit_id = clock.token()
+            refused = [replace(r, headers=(*r.headers, *stamps[partition])) for r in letters.get(partition, ())]
             quiet = next_offset <= owned.quiet_below
-            records = [] if quiet else [_stamped(r, commit_id, next_offset) for r in (*changes.get(partition, ()), *letters.get(partition, ()))]
+            records = [] if quiet else [*changes.get(partition, ()), *refused]
             commit = Commit(
                 partition,
                 owned.token,
@@ -490,7 +493,7 @@ class Worker:
         commit_id = clock.token()
         quiet = owned.next_offset < owned.quiet_below
         written = journal.record(entry, owned.number, commit_id, clock.now_ms(), self._settings.journal_schema)
-        records = [] if quiet else [_stamped(r, commit_id, owned.next_offset) for r in (*also, written)]
+        records = [] if quiet else [replace(r, headers=(*r.headers, *_stamp(commit_id, owned.next_offset))) for r in (*also, written)]
         commit = Commit(
             owned.number,
             owned.token,
@@ -580,9 +583,9 @@ class Worker:
         self._adopt_version(owned, version, announce, [record(version, body, self._settings.models_schema)])
 
 
-def _stamped(r: OutRecord, commit_id: str, next_offset: int) -> OutRecord:
-    """Say in a record's headers which commit it is of: the end of an output partition then tells how far its input's owner was."""
-    return replace(r, headers=(*r.headers, ("commit_id", commit_id.encode()), ("next_offset", str(next_offset).encode())))
+def _stamp(commit_id: str, next_offset: int) -> Headers:
+    """Say which commit a record is of: the end of an output partition then tells how far its input's owner was."""
+    return ("commit_id", commit_id.encode()), ("next_offset", str(next_offset).encode())
 
 
 def _nothing() -> Fetched:
