@@ -20,7 +20,7 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def features(
     context: typer.Context,
-    file: Annotated[Path | None, typer.Argument(help="A declaration to check; without it, the configured one.", metavar="[FILE]")] = None,
+    file: Annotated[Path | None, typer.Argument(help="A declaration to check; without it, the configured one.", metavar="FILE")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show the measures and features of a declaration, and its feature version; a wrong one is refused with each line and reason."""
@@ -43,17 +43,26 @@ def described(declaration: Declaration) -> dict[str, Any]:
         "duplicates": {"ids_max": declaration.ids_max, "age_ms": declaration.ids_age_ms},
         "measures": {m.name: measure_words(m) for m in _measures(declaration)},
         "features": {
-            f.name: {**asdict(f), "kind": f.kind.name.lower(), "transform": f.transform.name.lower()} for f in declaration.features
+            f.name: {**asdict(f), "kind": feature_kind(declaration, f), "transform": f.transform.name.lower()} for f in declaration.features
         },
         "eligibility": dict(declaration.eligibility),
     }
 
 
-def measure_words(measure: Measure) -> dict[str, str]:
+def feature_kind(declaration: Declaration, feature: Feature) -> str:
+    """Name what a feature computes as the declaration does."""
+    from streamer.core.declaration import Kind
+
+    if feature.kind != Kind.WINDOW:
+        return feature.kind.name.lower()
+    return next(m.tiling.name.lower() for m in declaration.tiles if m.name == feature.measures[0])
+
+
+def measure_words(measure: Measure) -> dict[str, Any]:
     """Say what a measure keeps, of what, and of which event types."""
     from streamer.core.declaration import ANY, DistinctMeasure, LifetimeMeasure
 
-    types = ", ".join(measure.of) or ANY
+    types = list(measure.of) or [ANY]
     if isinstance(measure, DistinctMeasure):
         return {"kind": "distinct", "of": measure.field, "types": types}
     source = ""
@@ -92,17 +101,15 @@ def _print(declaration: Declaration, name: str) -> None:
     console = Console(soft_wrap=True)
     console.print(f"[bold]{escape(name)}[/]: feature version [bold]{declaration.version}[/]", highlight=False)
     others = "refused" if declaration.refuse_other_currencies else "counted without their amounts"
-    console.print(
-        f"money in {declaration.currency}, events in other currencies {others}; {declaration.ids_max} event ids a customer against duplicates",
-        highlight=False,
-    )
+    console.print(f"money in {declaration.currency}, events in other currencies {others}", highlight=False)
+    console.print(f"{declaration.ids_max} event ids remembered per customer, against duplicates", highlight=False)
     measures = Table("measure", "keeps", "of", "event types", title="Measures", title_justify="left")
     for measure in _measures(declaration):
         words = measure_words(measure)
-        measures.add_row(measure.name, words["kind"], escape(words["of"]), escape(words["types"]))
+        measures.add_row(measure.name, words["kind"], escape(words["of"]), escape(", ".join(words["types"])))
     table = Table("feature", "computes", "from", "with", "transform", title="Features, in the order of the vector", title_justify="left")
     for feature in declaration.features:
-        kind = feature.kind.name.lower()
+        kind = feature_kind(declaration, feature)
         table.add_row(feature.name, kind, ", ".join(feature.measures), _settings(feature), feature.transform.name.lower())
     console.print(measures, table)
     if declaration.eligibility:
