@@ -44,13 +44,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("uncompiled")
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Refuse to go on where pytest-xdist would spread the tests that share servers over its processes."""
-    if getattr(session.config.option, "loadgroup", False):
-        for item in session.items:
-            if item.get_closest_marker("servers") and not item.nodeid.endswith("@servers"):
-                problem = f"this pytest-xdist does not keep {item.nodeid} in its group: install the releases of requirements/dev.txt"
-                raise pytest.UsageError(problem)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Fail tests that share servers where pytest-xdist would spread them over its processes."""
+    if getattr(item.config.option, "loadgroup", False) and item.get_closest_marker("servers") and not item.nodeid.endswith("@servers"):
+        pytest.fail("this pytest-xdist does not keep a group in one process: install the releases of requirements/dev.txt", pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True)
