@@ -38,9 +38,11 @@ def test_help_lists_every_command() -> None:
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
-def test_a_command_says_of_itself_what_the_list_says_of_it(name: str) -> None:
+def test_a_command_says_of_itself_first_what_the_list_says_of_it(name: str) -> None:
     command = typer.main.get_command(importlib.import_module(cli.COMMANDS[name].module).app)
-    assert cli.COMMANDS[name].help == (command.help or "").strip().partition("\n\n")[0].replace("\n", " ")
+    listed = cli.COMMANDS[name].help
+    assert listed.endswith(".")
+    assert listed.removesuffix(".") == " ".join((command.help or "").split())[: len(listed) - 1]
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
