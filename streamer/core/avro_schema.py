@@ -23,18 +23,20 @@ PROMOTIONS: Final[dict[str, frozenset[str]]] = {
     "string": frozenset({"bytes"}),
     "bytes": frozenset({"string"}),
 }
-LOGICAL: Final = frozenset({
-    "int-date",
-    "int-time-millis",
-    "long-time-micros",
-    "long-timestamp-millis",
-    "long-timestamp-micros",
-    "long-local-timestamp-millis",
-    "long-local-timestamp-micros",
-    "bytes-decimal",
-    "fixed-decimal",
-    "string-uuid",
-})
+LOGICAL: Final = frozenset(
+    {
+        "int-date",
+        "int-time-millis",
+        "long-time-micros",
+        "long-timestamp-millis",
+        "long-timestamp-micros",
+        "long-local-timestamp-millis",
+        "long-local-timestamp-micros",
+        "bytes-decimal",
+        "fixed-decimal",
+        "string-uuid",
+    }
+)
 """The pairs of type and logical type that fastavro converts. Any other logical type is ignored, as the specification asks."""
 
 PRECISION_MAX: Final = 1_000
@@ -56,14 +58,17 @@ class Field:
 
 @dataclass(slots=True, eq=False)
 class Type:
-    """One Avro type. A use of a named type by its name is a copy that shares `fields`, so that a record can contain itself."""
+    """One Avro type.
+
+    `branches` are a union's, or the one type of an array's items or a map's values. A use of a named type by its name is a copy that
+    shares `fields`, so that a record can contain itself.
+    """
 
     kind: str
     name: str = ""
     aliases: tuple[str, ...] = ()
     fields: list[Field] = field(default_factory=list)
     branches: tuple[Type, ...] = ()
-    item: Type | None = None
     symbols: tuple[str, ...] = ()
     default: str | None = None
     size: int = 0
@@ -71,12 +76,10 @@ class Type:
     precision: int = 0
     by_name: bool = False
 
+    @property
     def inner(self) -> Type:
-        """Give the type of an array's items or a map's values."""
-        if self.item is None:
-            message = f"{self.kind} has no items"
-            raise NotCovered(message)
-        return self.item
+        """The type of an array's items or a map's values."""
+        return self.branches[0]
 
 
 def parse(schema: Schema) -> Type:
@@ -104,9 +107,9 @@ def _parse(schema: object, namespace: str, names: dict[str, Type]) -> Type:
         raise NotCovered(message)
     kind = "record" if schema.get("type") == "error" else schema.get("type")
     if kind == "array":
-        return Type("array", item=_parse(schema.get("items"), namespace, names))
+        return Type("array", branches=(_parse(schema.get("items"), namespace, names),))
     if kind == "map":
-        return Type("map", item=_parse(schema.get("values"), namespace, names))
+        return Type("map", branches=(_parse(schema.get("values"), namespace, names),))
     if isinstance(kind, str) and kind in NAMED:
         return _parse_named(schema, kind, namespace, names)
     if isinstance(kind, str) and kind in PRIMITIVES:
@@ -128,9 +131,10 @@ def _parse_named(schema: dict[str, Any], kind: str, namespace: str, names: dict[
     if name in names:
         message = f"{name} is defined twice"
         raise NotCovered(message)
-    named = Type(kind, name=name, aliases=tuple(schema.get("aliases", ())), default=schema.get("default"))
+    named = Type(kind, name=name, aliases=_strings(schema, "aliases", name))
+    names[name] = named
     if kind == "enum":
-        named.symbols = tuple(schema.get("symbols", ()))
+        named.symbols, named.default = _strings(schema, "symbols", name), schema.get("default")
         if len(set(named.symbols)) != len(named.symbols) or (named.default is not None and named.default not in named.symbols):
             message = f"enum {name} repeats a symbol, or its default is none of them"
             raise NotCovered(message)
@@ -141,11 +145,23 @@ def _parse_named(schema: dict[str, Any], kind: str, namespace: str, names: dict[
             raise NotCovered(message)
         named.size = size
         _with_logical(named, schema)
-    names[name] = named
-    for entry in schema.get("fields", ()) if kind == "record" else ():
-        default = (entry["default"],) if "default" in entry else ()
-        named.fields.append(Field(entry["name"], _parse(entry["type"], namespace, names), tuple(entry.get("aliases", ())), default))
+    else:
+        for entry in schema.get("fields", ()):
+            if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or "type" not in entry:
+                message = f"a field of {name} has no name or no type"
+                raise NotCovered(message)
+            default = (entry["default"],) if "default" in entry else ()
+            aliases = _strings(entry, "aliases", f"{name}.{entry['name']}")
+            named.fields.append(Field(entry["name"], _parse(entry["type"], namespace, names), aliases, default))
     return named
+
+
+def _strings(schema: dict[str, Any], key: str, name: str) -> tuple[str, ...]:
+    strings = schema.get(key, [])
+    if not isinstance(strings, list) or not all(isinstance(string, str) for string in strings):
+        message = f"{key} of {name} is not a list of strings"
+        raise NotCovered(message)
+    return tuple(strings)
 
 
 def _with_logical(plain: Type, schema: dict[str, Any]) -> Type:
@@ -180,7 +196,7 @@ def match(writer: Type, reader: Type) -> Type | None:
     if writer.kind in NAMED and reader.kind in NAMED:
         return reader if _same_name(writer, reader) else None
     if writer.kind == reader.kind and writer.kind in {"array", "map"}:
-        return reader if matches(writer.inner(), reader.inner()) else None
+        return reader if matches(writer.inner, reader.inner) else None
     return reader if writer.kind == reader.kind or reader.kind in PROMOTIONS.get(writer.kind, ()) else None
 
 
@@ -206,8 +222,5 @@ def contains_itself(record: Type) -> bool:
                 continue
             seen.add(current.name)
             pending.extend(inner.type for inner in current.fields)
-        elif current.kind == "union":
-            pending.extend(current.branches)
-        elif current.item is not None:
-            pending.append(current.item)
+        pending.extend(current.branches)
     return False

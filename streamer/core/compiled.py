@@ -25,12 +25,3 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile an inner function that allocates no array: without reference counting, which costs more than the work when dozens of arrays are passed."""
     return numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False)(function)  # type: ignore[no-any-return]
-
-
-def compiled_uncounted(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile as `compiled` does, without counting references to arrays: twice as fast where small functions pass them to each other.
-
-    The function must make no array: it reads and writes those that it is given, which its caller keeps alive. (numba refuses to compile
-    one that does.)
-    """
-    return numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False)(function)

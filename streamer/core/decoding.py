@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from streamer.core.columns import Decoded
-from streamer.core.compiled import compiled_uncounted
+from streamer.core.compiled import kernel
 from streamer.core.hashing import load_4, load_8, xxh64
 from streamer.core.opcodes import Flag, Op
 from streamer.core.reasons import Reason
@@ -57,7 +57,14 @@ OK, TRUNCATED, OVERLONG_VARINT = int(Reason.OK), int(Reason.TRUNCATED), int(Reas
 BAD_LENGTH, BAD_BRANCH, BAD_BOOLEAN = int(Reason.BAD_LENGTH), int(Reason.BAD_BRANCH), int(Reason.BAD_BOOLEAN)
 BAD_UTF8, TOO_MANY_ITEMS, TOO_DEEP = int(Reason.BAD_UTF8), int(Reason.TOO_MANY_ITEMS), int(Reason.TOO_DEEP)
 BAD_NUMBER, TRAILING_BYTES = int(Reason.BAD_NUMBER), int(Reason.TRAILING_BYTES)
-END, STRING, LONG, INT, MAP_OF_STRINGS, UNION = int(Op.END), int(Op.STRING), int(Op.LONG), int(Op.INT), int(Op.MAP_OF_STRINGS), int(Op.UNION)
+END, STRING, LONG, INT, MAP_OF_STRINGS, UNION = (
+    int(Op.END),
+    int(Op.STRING),
+    int(Op.LONG),
+    int(Op.INT),
+    int(Op.MAP_OF_STRINGS),
+    int(Op.UNION),
+)
 JUMP, NULL, BOOLEAN, FLOAT, DOUBLE, ENUM = int(Op.JUMP), int(Op.NULL), int(Op.BOOLEAN), int(Op.FLOAT), int(Op.DOUBLE), int(Op.ENUM)
 FIXED, ARRAY, MAP, NEXT, CALL, RETURN = int(Op.FIXED), int(Op.ARRAY), int(Op.MAP), int(Op.NEXT), int(Op.CALL), int(Op.RETURN)
 DEFAULT, REFUSE = int(Op.DEFAULT), int(Op.REFUSE)
@@ -66,7 +73,7 @@ LOGICAL = int(Flag.UUID | Flag.DECIMAL)
 OPCODE, COLUMN, BRANCH_OF_NULL, FLAGS, A, B, C, D = range(8)
 ROW, LEFT, BLOCK_END = range(3)  # of a frame on the stack; LEFT is -1 for a call, BLOCK_END is -1 where a block's size is not given
 LOW_63: Final = 0x7FFFFFFFFFFFFFFF
-INT_LEAST, INT_GREATEST = -(2**31), 2**31 - 1
+INT_LEAST, INT_GREATEST, LONG_LEAST = -(2**31), 2**31 - 1, -(2**63)
 
 
 def new_decoded(columns: int, records: int) -> Decoded:
@@ -104,7 +111,7 @@ def decode(program: Program, values: U8, starts: I64, ends: I64, rows: I64, item
     _decode_rows(program.code, program.table, program.pool, program.keys, read_only, begin, end, rows, items_max, stack, *columns)
 
 
-@compiled_uncounted
+@kernel
 def _decode_rows(
     code: I64,
     table: I64,
@@ -145,7 +152,7 @@ def _decode_rows(
                 pos += length
                 if flags & TEXT and pos >= 0 and not is_utf8(values, cell, length):
                     pos = -BAD_UTF8
-            elif op == LONG or op == INT:  # noqa: PLR1714 - numba has no sets of constants
+            elif op in (LONG, INT):
                 cell, pos = read_varint(values, pos, end)
                 if cell < code[pc, A] or cell > code[pc, B]:
                     pos = -OVERLONG_VARINT if op == INT and (cell < INT_LEAST or cell > INT_GREATEST) else -BAD_NUMBER
@@ -192,13 +199,13 @@ def _decode_rows(
 # Each function below reads from `pos` and gives the next position, or minus the reason why it refuses.
 
 
-@compiled_uncounted
+@kernel
 def read_varint(values: U8, pos: int, end: int) -> tuple[int, int]:
     """Read a zigzag number of up to 64 bits: the number and the next position, or 0 and minus the reason."""
     number, shift, byte, refused = 0, 0, 0x80, 0
     while byte >= 0x80:
         if pos < end:
-            byte = np.int64(values[pos])
+            byte = int(values[pos])
             number |= (byte & 0x7F) << shift
             # The tenth byte has room for one bit; a last byte of 0 adds nothing.
             if (shift == 63 and byte > 1) or (byte == 0 and shift > 0):
@@ -212,7 +219,7 @@ def read_varint(values: U8, pos: int, end: int) -> tuple[int, int]:
     return ((number >> 1) & LOW_63) ^ -(number & 1), pos
 
 
-@compiled_uncounted
+@kernel
 def read_length(values: U8, pos: int, end: int) -> tuple[int, int]:
     """Read the length of what follows: the length and the next position, or 0 and minus the reason."""
     length, pos = read_varint(values, pos, end)
@@ -221,7 +228,7 @@ def read_length(values: U8, pos: int, end: int) -> tuple[int, int]:
     return length, pos
 
 
-@compiled_uncounted
+@kernel
 def _map_of_strings(
     pool: U8,
     keys: I64,
@@ -269,7 +276,7 @@ def _map_of_strings(
     return pos, items_left
 
 
-@compiled_uncounted
+@kernel
 def _is_key(pool: U8, begin: int, end: int, values: U8, key: int, key_length: int) -> bool:
     same = end - begin == key_length
     i = 0
@@ -279,7 +286,7 @@ def _is_key(pool: U8, begin: int, end: int, values: U8, key: int, key_length: in
     return same
 
 
-@compiled_uncounted
+@kernel
 def _read_block(values: U8, pos: int, end: int, items_left: int) -> tuple[int, int, int]:
     """Read the head of a block: how many items, where its bytes end (-1 if it doesn't say), and the next position."""
     block_end = -1
@@ -292,7 +299,7 @@ def _read_block(values: U8, pos: int, end: int, items_left: int) -> tuple[int, i
     return count, block_end, pos
 
 
-@compiled_uncounted
+@kernel
 def _nest(code: I64, values: U8, stack: I64, pc: int, pos: int, end: int, depth: int, items_left: int) -> tuple[int, int, int, int]:
     """Begin, go on with or end an array, a map or a record that contains itself: the row before the next, position, depth, items left."""
     op = code[pc, OPCODE]
@@ -317,7 +324,7 @@ def _nest(code: I64, values: U8, stack: I64, pc: int, pos: int, end: int, depth:
     return pc, pos, depth, items_left
 
 
-@compiled_uncounted
+@kernel
 def _next_item(values: U8, pos: int, end: int, stack: I64, frame: int, op: int, items_left: int) -> tuple[int, int]:
     """Step to the next item of the array or map in a frame, whose LEFT is 0 when there is none: the position and the items left."""
     stack[frame, LEFT] = max(stack[frame, LEFT] - 1, 0)
@@ -334,7 +341,7 @@ def _next_item(values: U8, pos: int, end: int, stack: I64, frame: int, op: int, 
     return pos, items_left
 
 
-@compiled_uncounted
+@kernel
 def _read_index(values: U8, pos: int, end: int, count: int) -> tuple[int, int]:
     """Read the index of a branch or a symbol, one of `count`: it and the next position, or 0 and minus the reason."""
     index, pos = read_varint(values, pos, end)
@@ -343,7 +350,7 @@ def _read_index(values: U8, pos: int, end: int, count: int) -> tuple[int, int]:
     return index, pos
 
 
-@compiled_uncounted
+@kernel
 def _read_fixed_size(values: U8, pos: int, end: int, op: int, length: int) -> tuple[int, int]:
     """Read a boolean, float, double or fixed: the cell and the next position, or 0 and minus the reason."""
     size = 1 if op == BOOLEAN else 4 if op == FLOAT else 8 if op == DOUBLE else length
@@ -352,19 +359,19 @@ def _read_fixed_size(values: U8, pos: int, end: int, op: int, length: int) -> tu
         cell, pos = 0, -TRUNCATED
     else:
         if op == BOOLEAN:
-            cell = np.int64(values[pos])
+            cell = int(values[pos])
         elif op == FLOAT:
-            cell = bits_of_single(np.int64(load_4(values, pos)))
+            cell = bits_of_single(int(np.int64(load_4(values, pos))))
         elif op == DOUBLE:
-            cell = np.int64(np.uint64(load_8(values, pos)))
+            cell = int(np.int64(np.uint64(load_8(values, pos))))
         pos = -BAD_BOOLEAN if op == BOOLEAN and cell > 1 else pos + size
     return cell, pos
 
 
-@compiled_uncounted
+@kernel
 def bits_of_single(single: int) -> int:
     """Widen the bit pattern of a float to that of the equal double; NaN becomes quiet, as processors make it."""
-    sign = np.int64(-(2**63)) if single >> 31 else np.int64(0)
+    sign = LONG_LEAST if single >> 31 else 0
     exponent, fraction = (single >> 23) & 0xFF, single & 0x7FFFFF
     if exponent == 0xFF:
         quiet = 1 << 51 if fraction else 0
@@ -380,13 +387,13 @@ def bits_of_single(single: int) -> int:
     return sign | (exponent + 896) << 52 | fraction << 29
 
 
-@compiled_uncounted
+@kernel
 def bits_of_integer(number: int) -> int:
     """Give the bit pattern of the double nearest to a whole number."""
     return int(np.float64(number).view(np.int64))
 
 
-@compiled_uncounted
+@kernel
 def _is_logical(values: U8, pos: int, length: int, flags: int, pool: U8, greatest: int, least: int, pool_end: int) -> bool:
     """Tell whether bytes are what their logical type, uuid or decimal, allows."""
     if flags & UUID:
@@ -405,7 +412,7 @@ def _is_logical(values: U8, pos: int, length: int, flags: int, pool: U8, greates
     return True
 
 
-@compiled_uncounted
+@kernel
 def is_uuid(values: U8, pos: int, length: int) -> bool:
     """Tell whether text is a UUID in its canonical form, in upper or lower case."""
     if length != 36:

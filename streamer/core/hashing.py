@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from streamer.core.compiled import compiled_uncounted
+from streamer.core.compiled import kernel
 
 if TYPE_CHECKING:
     from streamer.core.columns import U8
@@ -32,13 +32,13 @@ HALF_BYTES: Final = 4
 HASH_OF_EMPTY: Final = 0xEF46DB3751D8E999
 
 
-@compiled_uncounted
+@kernel
 def word(value: int) -> int:
     """Give a number as an unsigned 64-bit word (compiled), or as a Python integer (uncompiled)."""
     return int(np.uint64(value))
 
 
-@compiled_uncounted
+@kernel
 def load_8(values: U8, start: int) -> int:
     """Read 8 bytes, little-endian, as one unsigned word. The caller has checked that they are there."""
     # Unsigned indices can't be negative, so the compiler makes this one unaligned load.
@@ -55,31 +55,31 @@ def load_8(values: U8, start: int) -> int:
     )
 
 
-@compiled_uncounted
+@kernel
 def load_4(values: U8, start: int) -> int:
     """Read 4 bytes, little-endian, as one unsigned word. The caller has checked that they are there."""
     i = word(start)
     return word(values[i]) | word(values[i + word(1)]) << 8 | word(values[i + word(2)]) << 16 | word(values[i + word(3)]) << 24
 
 
-@compiled_uncounted
+@kernel
 def _rotate(value: int, bits: int) -> int:
     return ((value << bits) & MASK) | (value >> (64 - bits))
 
 
-@compiled_uncounted
+@kernel
 def _round(lane: int, data: int) -> int:
     lane = (lane + data * PRIME_2) & MASK
     return (_rotate(lane, 31) * PRIME_1) & MASK
 
 
-@compiled_uncounted
+@kernel
 def _merge(total: int, lane: int) -> int:
     total ^= _round(word(0), lane)
     return (total * PRIME_1 + PRIME_4) & MASK
 
 
-@compiled_uncounted
+@kernel
 def xxh64(values: U8, start: int, length: int) -> int:
     """Hash `values[start:start + length]`; the caller has checked that the range is there.
 

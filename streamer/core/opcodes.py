@@ -129,9 +129,6 @@ class _Target:
     properties: tuple[int, ...] = ()
     always: bool = True
 
-    def nested(self) -> _Target:
-        return _Target(always=False)
-
 
 def compile_program(writer_schema: Schema, reader_schema: Schema, projection: Sequence[Column]) -> Program:
     """Compile what reads records of `writer_schema` as `reader_schema`, for the columns of `projection`, in its order.
@@ -143,18 +140,17 @@ def compile_program(writer_schema: Schema, reader_schema: Schema, projection: Se
         NotCovered: the interpreter can't express it, with the reason; decode such records one by one with fastavro.
         ValueError: the projection names no field of the reader's schema, or one field twice.
     """
-    writer = parse(writer_schema)
-    # fastavro reads equal schemas without resolution, so that a union's branch stays itself also where an earlier branch would match it.
-    reader = writer if writer_schema == reader_schema else parse(reader_schema)
-    if writer.kind != "record" or reader.kind != "record":
-        message = "the outermost type is not a record"
-        raise NotCovered(message)
-    if match(writer, reader) is None:
-        message = f"the writer's {writer.name} is not the reader's {reader.name}, nor one of its aliases"
-        raise NotCovered(message)
-    compiler = _Compiler(writer, reader, projection)
     try:
-        return compiler.compile()
+        writer = parse(writer_schema)
+        # fastavro reads equal schemas without resolution, so that a union's branch stays itself also where an earlier one would match it.
+        reader = writer if writer_schema == reader_schema else parse(reader_schema)
+        if writer.kind != "record" or reader.kind != "record":
+            message = "the outermost type is not a record"
+            raise NotCovered(message)
+        if match(writer, reader) is None:
+            message = f"the writer's {writer.name} is not the reader's {reader.name}, nor one of its aliases"
+            raise NotCovered(message)
+        return _Compiler(writer, reader, projection).compile()
     except RecursionError:
         message = "the schema nests too deep"
         raise NotCovered(message) from None
@@ -229,7 +225,9 @@ class _Compiler:
         if reader is not None:
             resolved = match(writer, reader)
             if resolved is None:
-                self._mismatch(target, f"the writer's {writer.kind} {writer.name} never resolves to the reader's {reader.kind} {reader.name}")
+                self._mismatch(
+                    target, f"the writer's {writer.kind} {writer.name} never resolves to the reader's {reader.kind} {reader.name}"
+                )
                 return
             reader = resolved
         if writer.kind == "union":
@@ -302,8 +300,8 @@ class _Compiler:
             self._rows[row][4] = len(self._rows)
 
     def _map(self, writer: Type, reader: Type | None, target: _Target) -> None:
-        item = writer.inner()
-        item_reader = match(item, reader.inner()) if reader is not None else None
+        item = writer.inner
+        item_reader = match(item, reader.inner) if reader is not None else None
         fused = item.kind in {"string", "bytes"} and not item.logical and (reader is None or item_reader is not None)
         readable = not target.properties or (fused and item_reader is not None and item_reader.kind == "string")
         if target.column >= 0 or not readable:
@@ -321,7 +319,7 @@ class _Compiler:
 
     def _loop(self, op: Op, writer: Type, reader: Type | None) -> None:
         start = self._emit(op)
-        self._value(writer.inner(), reader.inner() if reader is not None else None, _Target(always=False))
+        self._value(writer.inner, reader.inner if reader is not None else None, _Target(always=False))
         self._emit(Op.NEXT, operands=(start,))
         self._rows[start][4] = len(self._rows)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from streamer.core.compiled import compiled_uncounted
+from streamer.core.compiled import kernel
 from streamer.core.hashing import load_8
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 HIGH_BITS: Final = 0x8080808080808080
 
 
-@compiled_uncounted
+@kernel
 def is_utf8(values: U8, start: int, length: int) -> bool:
     """Tell whether `values[start:start + length]` is well-formed UTF-8; the caller has checked that the range is there."""
     i, end, well_formed = start, start + length, True
@@ -44,7 +44,7 @@ def is_utf8(values: U8, start: int, length: int) -> bool:
                 low = 0x90
             elif lead == 0xF4:
                 high = 0x8F
-        well_formed = 0 < more <= end - i and low <= values[i] <= high
+        well_formed = 0 < more <= end - i and low <= int(values[i]) <= high
         if well_formed:
             for k in range(i + 1, i + more):
                 well_formed = well_formed and values[k] & 0xC0 == 0x80

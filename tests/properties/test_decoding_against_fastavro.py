@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import random
 import struct
 from io import BytesIO
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import fastavro
 import numpy as np
 import xxhash
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from streamer.core.avro_schema import NotCovered
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from streamer.core.columns import Decoded
 
 ITEMS_MAX = 60
-UNCOMPILED = os.environ.get("NUMBA_DISABLE_JIT") == "1"
-EXAMPLES = settings(max_examples=60 if UNCOMPILED else 500, deadline=None, suppress_health_check=list(HealthCheck))
 BODIES = 6
 NUMBERS = {"boolean", "int", "long", "float", "double", "enum"}
 
@@ -154,7 +151,6 @@ def check_pair(writer: Any, reader: Any, generator: Generator) -> None:
             check_row(out, row, joined, columns, read(raw_writer, raw_reader, body), reader)
 
 
-@EXAMPLES
 @given(st.integers(0, 2**64 - 1))
 def test_a_writers_own_schema_is_read_as_fastavro_reads_it_under_the_rules(seed: int) -> None:
     generator = Generator(random.Random(seed))
@@ -162,7 +158,6 @@ def test_a_writers_own_schema_is_read_as_fastavro_reads_it_under_the_rules(seed:
     check_pair(writer, copy.deepcopy(writer), generator)
 
 
-@EXAMPLES
 @given(st.integers(0, 2**64 - 1))
 def test_an_evolved_schema_is_resolved_as_fastavro_resolves_it_under_the_rules(seed: int) -> None:
     generator = Generator(random.Random(seed))
