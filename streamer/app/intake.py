@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from schemas import latest
 from streamer.adapters.avro import codec, wire
 from streamer.adapters.avro.writer_schemas import SchemaRefused
 from streamer.core import intake
@@ -23,7 +24,7 @@ from streamer.core.reasons import REMEDIES, Reason
 
 if TYPE_CHECKING:
     from streamer.adapters.avro.writer_schemas import WriterSchema, WriterSchemas
-    from streamer.core.columns import I16, I32, I64, U8, Fetched, Headers
+    from streamer.core.columns import I16, I32, I64, U8, U64, Decoded, Fetched, Headers
     from streamer.core.declaration import Declaration
     from streamer.core.fold import Rows
     from streamer.core.opcodes import Program
@@ -42,13 +43,15 @@ class Taken:
     values: U8  # what the ids' ranges refer to
     id_start: I64  # (rows,)
     id_length: I32  # (rows,)
-    id_hash: Any  # (rows,)
+    id_hash: U64  # (rows,)
 
 
 class Intake:
     """Decodes and validates batches by one declaration."""
 
-    def __init__(self, declaration: Declaration, schemas: WriterSchemas, limits: intake.Limits, items_max: int, value_bytes_max: int) -> None:
+    def __init__(
+        self, declaration: Declaration, schemas: WriterSchemas, limits: intake.Limits, items_max: int, value_bytes_max: int
+    ) -> None:
         """Compile the projection once; writers' schemas are compiled as they are met."""
         self.plan = plan(declaration)
         self._columns = intake.projection(declaration)
@@ -58,7 +61,8 @@ class Intake:
         self._items_max = items_max
         self._value_bytes_max = value_bytes_max
         self._ours = codec.working_copy(EVENT)
-        self._own_program = compile_program(self._ours.declared, self._ours.declared, self._columns)
+        written = codec.published(EVENT, latest(EVENT))  # what `codec.encode` writes
+        self._own_program = compile_program(written.declared, self._ours.declared, self._columns)
         self._programs: dict[wire.SchemaId, Program | None] = {}
 
     def take(self, fetched: Fetched, part: I32) -> Taken:
@@ -71,17 +75,19 @@ class Intake:
         values = np.frombuffer(fetched.values, np.uint8)
         rewritten: list[tuple[int, bytes]] = []
         for place, schema_id in enumerate(openings.ids):
-            rows = np.flatnonzero((openings.writer == place) & (out.status == Reason.OK))
+            found = np.flatnonzero((openings.writer == place) & (out.status == Reason.OK))
+            if not len(found):
+                continue
             try:
                 writer = self._schemas.get(schema_id)
             except SchemaRefused:
-                out.status[rows] = Reason.UNKNOWN_SCHEMA
+                out.status[found] = Reason.UNKNOWN_SCHEMA
                 continue
             program = self._program(schema_id, writer)
             if program is not None:
-                decode(program, values, openings.body, ends, rows, self._items_max, out)
+                decode(program, values, openings.body, ends, found, self._items_max, out)
             else:
-                rewritten.extend(self._rewrite(fetched, openings, rows, writer, out.status))
+                rewritten.extend(self._rewrite(fetched, openings, found, writer, out.status))
         values = self._decode_rewritten(values, rewritten, out)
         rows, record = intake.take(self.plan, self._wanted, self._limits, values, out, part, fetched.offset, fetched.timestamp)
         column = intake.CUSTOMER_ID
@@ -98,9 +104,7 @@ class Intake:
                 self._programs[schema_id] = None
         return self._programs[schema_id]
 
-    def _rewrite(
-        self, fetched: Fetched, openings: wire.Openings, rows: I64, writer: WriterSchema, status: I16
-    ) -> list[tuple[int, bytes]]:
+    def _rewrite(self, fetched: Fetched, openings: wire.Openings, rows: I64, writer: WriterSchema, status: I16) -> list[tuple[int, bytes]]:
         """Read records with fastavro and write them in our own schema."""
         written = []
         for i in rows:
@@ -109,9 +113,11 @@ class Intake:
                 written.append((int(i), codec.encode(EVENT, event)))
             except codec.BodyRefused as refused:
                 status[i] = refused.reason
+            except codec.RecordRefused:  # fastavro reads numbers of any size, and writes those of 64 bits
+                status[i] = Reason.OVERLONG_VARINT
         return written
 
-    def _decode_rewritten(self, values: U8, rewritten: list[tuple[int, bytes]], out: Any) -> U8:  # noqa: ANN401  # Decoded
+    def _decode_rewritten(self, values: U8, rewritten: list[tuple[int, bytes]], out: Decoded) -> U8:
         if not rewritten:
             return values
         rows = np.array([i for i, _ in rewritten], np.int64)
@@ -125,7 +131,12 @@ class Intake:
 
 def letter_headers(fetched: Fetched, i: int, reason: Reason, topic: str) -> Headers:
     """Give a dead letter's headers: the record's own, then why it was refused, what to do about it, and where it came from."""
-    source = {"topic": topic, "partition": int(fetched.partition[i]), "offset": int(fetched.offset[i]), "timestamp": int(fetched.timestamp[i])}
+    source = {
+        "topic": topic,
+        "partition": int(fetched.partition[i]),
+        "offset": int(fetched.offset[i]),
+        "timestamp": int(fetched.timestamp[i]),
+    }
     return (
         *fetched.headers.get(i, ()),
         ("dlq.reason", reason.name.lower().encode()),

@@ -37,9 +37,8 @@ def read_only(array: U8) -> U8:
 class Fetched:
     """Records as the event log gave them.
 
-    `values` is every record's value, joined; record i is `values[bounds[i]:bounds[i + 1]]`. `empty[i]` is true where a
-    value of no bytes is there, false where it is null.
-    `headers` has only the rows that carry any.
+    `values` is every record's value, joined; record i is `values[bounds[i]:bounds[i + 1]]`. `empty[i]` is true where the value is null,
+    false where one is there, if only of no bytes. `headers` has only the rows that carry any.
     """
 
     partition: I32  # (n,)
@@ -61,7 +60,7 @@ class Decoded:
     """Projected fields of `n` records, one row of each array per column of the projection.
 
     A number's cell holds its value (a float's, its IEEE 754 double bit pattern; a boolean's, 0 or 1); a string's or bytes' cell, its first
-    byte's position in `Fetched.values`. `lengths` is a string's length in bytes, 0 for a number that is there, -1 for what is null or absent.
+    byte's position in the joined values. `lengths` is a string's length in bytes, 0 for a number that is there, -1 for null or absent.
     `hashes` is the XXH64 (seed 0) of a string's bytes where the projection asks for it. `status[i]` is 0 or a `Reason`; the other cells of
     a refused record mean nothing.
     """
@@ -73,8 +72,8 @@ class Decoded:
 
 
 def select(fetched: Fetched, rows: I64) -> Fetched:
-    """Take some rows of a batch, in the order given; their values are copied."""
-    if len(rows) == len(fetched):
+    """Take some rows of a batch, in the order given; their values are copied, unless all are taken as they are."""
+    if len(rows) == len(fetched) and (rows == np.arange(len(rows))).all():
         return fetched
     parts = [fetched.values[fetched.bounds[i] : fetched.bounds[i + 1]] for i in rows]
     bounds = np.zeros(len(rows) + 1, np.int64)

@@ -1,7 +1,7 @@
 """From decoded columns to valid events of known customers.
 
-Laws: every record is either a row of `Rows` or has a reason in `status`, the first that applies. Customers are told apart by their bytes;
-their hashes only say where to look.
+Laws: every record is either a row of `Rows` or has a reason in `status`, the first that applies in the order of `Reason`. Customers are
+told apart by their bytes; their hashes only say where to look.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ import numpy as np
 from streamer.core.columns import I16, I32, I64, U8, U64, Decoded, read_only
 from streamer.core.compiled import compiled, kernel
 from streamer.core.decimals import NOT_A_NUMBER, OUT_OF_RANGE, parse_decimal
-from streamer.core.declaration import PROPERTY, Declaration
+from streamer.core.declaration import PROPERTY
 from streamer.core.fold import Rows
 from streamer.core.hashing import xxh64
 from streamer.core.opcodes import Column, Kind
-from streamer.core.plan import Plan
 from streamer.core.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from streamer.core.declaration import Declaration, LifetimeMeasure, TileMeasure
+    from streamer.core.plan import Plan
 
 EARLIEST_MS = 631_152_000_000  # 1990-01-01
 LATEST_MS = 4_102_444_800_000  # 2100-01-01
@@ -107,7 +109,7 @@ def wanted(declaration: Declaration, columns: Sequence[Column]) -> Wanted:
         source.append(place["properties", s.field.removeprefix(PROPERTY), False] if is_property else place[s.field, s.field, False])
         decimals.append(s.decimals if is_property else -1)
     index = {s: i for i, s in enumerate(declaration.sources)}
-    measures = [m for m in (*declaration.tiles, *declaration.lifetimes) if m.source is not None]
+    measures: tuple[TileMeasure | LifetimeMeasure, ...] = (*declaration.tiles, *declaration.lifetimes)
     masks = []
     for name in (*declaration.types, None):
         used = {index[m.source] for m in measures if m.source is not None and (not m.of or name in m.of)}
@@ -124,7 +126,7 @@ def wanted(declaration: Declaration, columns: Sequence[Column]) -> Wanted:
 
 @kernel
 def _same(a: U8, i: int, b: U8, j: int, length: int) -> bool:
-    for n in range(length):
+    for n in range(length):  # noqa: SIM110  # compiled code has no generators
         if a[i + n] != b[j + n]:
             return False
     return True
@@ -135,7 +137,11 @@ def _event_type(plan: Plan, values: U8, start: int, length: int, hashed: int) ->
     """Find the declared type, or the number of declared types for any other."""
     for t in range(len(plan.type_hashes)):
         begin = plan.type_bounds[t]
-        if plan.type_hashes[t] == hashed and plan.type_bounds[t + 1] - begin == length and _same(values, start, plan.type_bytes, begin, length):
+        if (
+            plan.type_hashes[t] == hashed
+            and plan.type_bounds[t + 1] - begin == length
+            and _same(values, start, plan.type_bytes, begin, length)
+        ):
             return t
     return len(plan.type_hashes)
 
@@ -143,6 +149,7 @@ def _event_type(plan: Plan, values: U8, start: int, length: int, hashed: int) ->
 @kernel
 def _numbers(wanted: Wanted, values: U8, cells: I64, lengths: I32, i: int, kind: int, money: bool, value: I64, there: U8, n: int) -> int:  # noqa: FBT001
     """Take an event's sources into row n; returns a reason or 0."""
+    reason = 0
     for v in range(len(wanted.source)):
         column = wanted.source[v]
         there[v, n] = 0
@@ -156,10 +163,10 @@ def _numbers(wanted: Wanted, values: U8, cells: I64, lengths: I32, i: int, kind:
         if code == NOT_A_NUMBER:
             return _NOT_A_NUMBER
         if code == OUT_OF_RANGE:
-            return _OUT_OF_RANGE
+            reason = _OUT_OF_RANGE
         value[v, n] = number
         there[v, n] = 1
-    return 0
+    return reason
 
 
 @kernel
@@ -176,7 +183,7 @@ def _reason(wanted: Wanted, limits: Limits, values: U8, cells: I64, lengths: I32
     time = cells[OCCURRED_AT, i]
     if lengths[OCCURRED_AT, i] < 0 or not EARLIEST_MS <= time < LATEST_MS:
         return _TIME_RANGE
-    if time > timestamp + limits.future_ms_max:
+    if timestamp >= 0 and time - timestamp > limits.future_ms_max:  # a record that Kafka gave no time can't be judged by it
         return _TIME_FUTURE
     if lengths[AMOUNT, i] >= 0 and not -NUMBER_MAX <= cells[AMOUNT, i] <= NUMBER_MAX:
         return _AMOUNT
@@ -343,7 +350,7 @@ def take(
         decoded: Their columns; `status` is set for each record that is refused here.
         part: (n,) which of the batch's partitions each is of.
         offset: (n,) offsets.
-        timestamp: (n,) Kafka's own times, by which a time in the future is judged.
+        timestamp: (n,) Kafka's own times, by which a time in the future is judged; negative where the record has none.
 
     Returns:
         The events, with their customers not numbered yet, and (rows,) which record each is.
@@ -352,15 +359,29 @@ def take(
     rows, record = _take(
         plan, wanted, limits, read_only(values), decoded.cells, decoded.lengths, decoded.hashes, decoded.status, part, offset, timestamp
     )
-    return rows, record
+    if len(record) == len(offset):
+        return rows, record
+    # Refused records leave gaps between the rows of a matrix. Compiled code would be compiled once more for such an array.
+    dense = rows._replace(
+        value=np.ascontiguousarray(rows.value, np.int64),
+        there=np.ascontiguousarray(rows.there, np.uint8),
+        text=np.ascontiguousarray(rows.text, np.uint64),
+        text_there=np.ascontiguousarray(rows.text_there, np.uint8),
+    )
+    return dense, record
 
 
 @compiled
-def hash_ids(ids: U8, bounds: I64) -> U64:
-    """Hash joined ids with XXH64, (u,)."""
+def _hash_ids(ids: U8, bounds: I64) -> U64:
     hashed = np.empty(len(bounds) - 1, np.uint64)
     for i in range(len(hashed)):
         hashed[i] = xxh64(ids, bounds[i], bounds[i + 1] - bounds[i])
+    return hashed
+
+
+def hash_ids(ids: U8, bounds: I64) -> U64:
+    """Hash joined ids with XXH64, (u,)."""
+    hashed: U64 = _hash_ids(read_only(ids), bounds)
     return hashed
 
 

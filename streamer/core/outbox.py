@@ -1,6 +1,11 @@
 """The outbox: all that a commit will publish, packed into one string beside it.
 
-Law: `unpack(pack(x))` equals x, so what a crash left unpublished is published as it was, to the byte.
+Law: `unpack(pack(x))` equals x, so what a crash left unpublished is published as it was, to the byte. Bytes that `pack` did not make are
+refused, never guessed at.
+
+Layout 1, integers little-endian: the layout (1 byte), then for each record the topic (1 byte, its place in `Topic`), partition (4 bytes
+signed, -1: by key), lengths of key and value and number of headers (4 bytes signed each, -1: null), key and value; then for each header the
+lengths of name and value (4 bytes signed each), the name in UTF-8 and the value.
 """
 
 from __future__ import annotations
@@ -8,6 +13,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from streamer.core.errors import Corrupt
 from streamer.core.ports import OutRecord, Topic
 
 if TYPE_CHECKING:
@@ -15,8 +21,8 @@ if TYPE_CHECKING:
 
 LAYOUT = 1
 _TOPICS = tuple(Topic)
-_HEAD = struct.Struct("<BiiiH")  # topic, partition (-1: by key), key and value length (-1: null), headers
-_HEADER = struct.Struct("<Hi")  # lengths of name and value (-1: null)
+_HEAD = struct.Struct("<Biiii")
+_HEADER = struct.Struct("<ii")
 
 
 def pack(records: Sequence[OutRecord]) -> bytes:
@@ -45,28 +51,59 @@ def pack(records: Sequence[OutRecord]) -> bytes:
 
 
 def unpack(packed: bytes) -> list[OutRecord]:
-    """Unpack records; raises ValueError for another layout."""
+    """Unpack records.
+
+    Raises:
+        Corrupt: the bytes are of another layout, or not what `pack` makes.
+
+    """
     if not packed:
         return []
     if packed[0] != LAYOUT:
-        message = f"the outbox has layout {packed[0]}, this program reads {LAYOUT}"
-        raise ValueError(message)
-    at = 1
+        message = f"the outbox has layout {packed[0]}, this program reads {LAYOUT}: run the version of the program that wrote it"
+        raise Corrupt(message)
+    reader = _Reader(packed)
     records = []
-
-    def take(length: int) -> bytes | None:
-        nonlocal at
-        begin, at = at, at + max(length, 0)
-        return None if length < 0 else packed[begin:at]
-
-    while at < len(packed):
-        topic, partition, key_length, value_length, count = _HEAD.unpack_from(packed, at)
-        at += _HEAD.size
-        key, value = take(key_length), take(value_length)
-        headers = []
-        for _ in range(count):
-            name_length, length = _HEADER.unpack_from(packed, at)
-            at += _HEADER.size
-            headers.append(((take(name_length) or b"").decode(), take(length)))
-        records.append(OutRecord(_TOPICS[topic], None if partition < 0 else partition, key, value, tuple(headers)))
+    while reader.at < len(packed):
+        records.append(reader.record())
     return records
+
+
+class _Reader:
+    """Reads an outbox from its second byte on."""
+
+    def __init__(self, packed: bytes) -> None:
+        self.packed = packed
+        self.at = 1
+
+    def record(self) -> OutRecord:
+        topic, partition, key_length, value_length, headers = self.numbers(_HEAD)
+        if topic >= len(_TOPICS) or partition < -1:
+            raise self.corrupt()
+        key, value = self.text(key_length), self.text(value_length)
+        return OutRecord(_TOPICS[topic], None if partition < 0 else partition, key, value, tuple(self.header() for _ in range(headers)))
+
+    def header(self) -> tuple[str, bytes | None]:
+        name_length, value_length = self.numbers(_HEADER)
+        try:
+            return (self.text(name_length) or b"").decode(), self.text(value_length)
+        except UnicodeDecodeError as error:
+            raise self.corrupt() from error
+
+    def numbers(self, layout: struct.Struct) -> tuple[int, ...]:
+        begin, self.at = self.at, self.at + layout.size
+        if self.at > len(self.packed):
+            raise self.corrupt()
+        return layout.unpack_from(self.packed, begin)
+
+    def text(self, length: int) -> bytes | None:
+        if length == -1:
+            return None
+        begin, self.at = self.at, self.at + length
+        if length < 0 or self.at > len(self.packed):
+            raise self.corrupt()
+        return self.packed[begin : self.at]
+
+    def corrupt(self) -> Corrupt:
+        message = f"the outbox is damaged at byte {self.at} of {len(self.packed)}: rebuild its partition"
+        return Corrupt(message)
