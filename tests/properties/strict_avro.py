@@ -189,6 +189,18 @@ LOGICAL: list[dict[str, Any]] = [
     {"type": "string", "logicalType": "date"},
     {"type": "long", "logicalType": "timestamp-nanos"},
 ]
+DEFAULTS: list[tuple[Any, Any]] = [
+    (["null", "string"], None),
+    (["null", "long"], 4),
+    ("long", 5),
+    ("double", 0.5),
+    ("double", 3),
+    ("string", ""),
+    ("string", "text"),
+    ("boolean", True),
+    ({"type": "map", "values": "string"}, {}),
+    ({"type": "map", "values": "string"}, {"k": ""}),
+]
 SYMBOLS = ["A", "B", "C", "D"]
 
 
@@ -358,11 +370,7 @@ class Generator:
         if source.random() < 0.3 and not str(fields).count("'name': 'N"):
             source.shuffle(fields)
         for index in range(source.choice([0, 0, 1, 2])):
-            kind, default = source.choice([
-                (["null", "string"], None), ("long", 5), ("double", 0.5), ("double", 3), ("string", ""), ("string", "text"),
-                ("boolean", True), ({"type": "map", "values": "string"}, {}), ({"type": "map", "values": "string"}, {"k": ""}), (["null", "long"], 4),
-                ({"type": "enum", "name": self.name(), "symbols": ["X", "Y"]}, "Y"),
-            ])  # fmt: skip
+            kind, default = source.choice([*DEFAULTS, ({"type": "enum", "name": self.name(), "symbols": ["X", "Y"]}, "Y")])
             fields.append({"name": f"added{index}", "type": kind, "default": default})
 
     def evolve_type(self, kind: Any) -> Any:
