@@ -156,4 +156,7 @@ def _progress(console: Console) -> Progress:
 
 def connected(config: Config) -> AbstractContextManager[Channel]:
     """Connect to Kafka as the configuration says."""
-    raise NotImplementedError
+    from streamer.app.ingest.channel import event_channel
+    from streamer.app.wiring import schema_source
+
+    return event_channel(config, schema_source(config))

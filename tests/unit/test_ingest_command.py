@@ -15,15 +15,16 @@ from streamer.adapters.registry import PackagedSchemas
 from streamer.app.config import load as load_config
 from streamer.app.ingest.encoding import encoder
 from streamer.app.ingest.load import load as load_file
-from streamer.app.ingest.sending import Channel, OutEvent
+from streamer.app.ingest.sending import Channel
 from streamer.app.ingest_command import Request, run
 from streamer.app.mappings import load_mapping
 from streamer.app.samples import retail_path, sample_path
 from streamer.core.errors import BadInput, Misconfigured, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
+    from streamer.adapters.kafka.events_producer import EventRecord
     from streamer.app.config import Config
 
 NOW_S = 1_800_000_000.0
@@ -33,17 +34,19 @@ class MemorySink:
     """An event sink that keeps what it was given, and fails once it holds `events_max`."""
 
     def __init__(self, events_max: int = 1_000_000) -> None:
-        self.events: list[OutEvent] = []
+        self.events: list[EventRecord] = []
         self.acknowledged = 0
         self.events_max = events_max
 
-    def send(self, events: Sequence[OutEvent]) -> None:
-        if len(self.events) + len(events) > self.events_max:
+    def send(self, events: Iterable[EventRecord]) -> int:
+        given = list(events)
+        if len(self.events) + len(given) > self.events_max:
             message = "the broker is away"
             raise Unavailable(message)
-        self.events += events
+        self.events += given
+        return len(given)
 
-    def flush(self, timeout_s: float) -> None:
+    def wait(self, timeout_s: float) -> None:
         assert timeout_s > 0
         self.acknowledged = len(self.events)
 
@@ -77,7 +80,7 @@ def test_the_sample_is_sent_in_the_order_of_time_keyed_by_customer_and_accounted
     assert sent == len(records) == channel.sink.acknowledged
     assert [record["customer_id"].encode() for record in records] == [event.key for event in channel.sink.events]
     assert sorted(record["occurred_at"] for record in records) == [record["occurred_at"] for record in records]
-    assert {None} == {event.timestamp_ms for event in channel.sink.events}
+    assert {0} == {event.timestamp for event in channel.sink.events}
     assert len(records) == len({record["event_id"] for record in records})
     assert 41_686 == sum(int(record["properties"]["lines"]) for record in records) + len(rejects.read_text().splitlines())
     assert "41,686" in said

@@ -9,24 +9,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from streamer.adapters.kafka.events_producer import EventRecord
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable
 
     from streamer.app.ingest.events import Record
     from streamer.app.ingest.load import Loaded
-    from streamer.core.columns import Headers
 
 BATCH_EVENTS = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class OutEvent:
-    """One event as it is sent; `timestamp_ms` is None for the time of sending."""
+class EventSink(Protocol):
+    """The producer of events. Both calls are bounded in time and raise `Unavailable`."""
 
-    key: bytes
-    value: bytes
-    headers: Headers = ()
-    timestamp_ms: int | None = None
+    def send(self, events: Iterable[EventRecord]) -> int:
+        """Queue events, in order; waits for room in the queue. Returns how many."""
+
+    def wait(self, timeout_s: float) -> None:
+        """Return once everything queued is acknowledged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +36,6 @@ class Channel:
 
     sink: EventSink
     encode: Callable[[Record], bytes]
-
-
-class EventSink(Protocol):
-    """The producer of events. Both calls are bounded in time and raise `Unavailable`."""
-
-    def send(self, events: Sequence[OutEvent]) -> None:
-        """Queue events, in order; waits for room in the queue."""
-
-    def flush(self, timeout_s: float) -> None:
-        """Return once everything queued is acknowledged."""
 
 
 def send_events(
@@ -61,9 +52,9 @@ def send_events(
     while sent < wanted:
         last = min(sent + BATCH_EVENTS, wanted)
         records = loaded.events.records(sent, last)
-        channel.sink.send([OutEvent(record["customer_id"].encode(), channel.encode(record)) for record in records])
+        channel.sink.send(EventRecord(record["customer_id"].encode(), channel.encode(record)) for record in records)
         sent = last
         if progress is not None:
             progress(sent)
-    channel.sink.flush(timeout_s)
+    channel.sink.wait(timeout_s)
     return sent
