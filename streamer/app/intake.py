@@ -113,7 +113,7 @@ class Intake:
                 written.append((int(i), codec.encode(EVENT, event)))
             except codec.BodyRefused as refused:
                 status[i] = refused.reason
-            except codec.RecordRefused:  # fastavro reads numbers of any size, and writes those of 64 bits
+            except codec.RecordRefused:  # fastavro without its compiled part reads numbers beyond 64 bits
                 status[i] = Reason.OVERLONG_VARINT
         return written
 

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from streamer.adapters.declaration_file import BYTES_MAX, load, packaged, parse
 from streamer.app.errors import exit_status
@@ -20,7 +20,6 @@ from streamer.core.errors import Misconfigured
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from click.testing import Result
 
 RIGHT = b"""\
 measures:

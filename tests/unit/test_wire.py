@@ -43,7 +43,7 @@ def fetched(rows: list[Record]) -> Fetched:
         timestamp=zeros,
         values=b"".join(value or b"" for value, _ in rows),
         bounds=bounds,
-        empty=np.array([value == b"" for value, _ in rows], np.bool_),
+        empty=np.array([value is None for value, _ in rows], np.bool_),
         keys=(None,) * len(rows),
         headers={row: pairs for row, (_, pairs) in enumerate(rows) if pairs},
     )

@@ -125,7 +125,7 @@ def openings(fetched: Fetched) -> Openings:
     """Tell how all records of a batch begin; rows without headers cost no Python each."""
     count = len(fetched)
     start, length = fetched.bounds[:-1], np.diff(fetched.bounds)
-    null = (length == 0) & ~fetched.empty
+    null = fetched.empty
     table = _Ids(count)
     named = _read_headers(fetched.headers, null, table)
     values = np.frombuffer(fetched.values, np.uint8)
