@@ -7,6 +7,7 @@ from a module of `streamer.app` and give it a line in `COMMANDS`.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 import traceback
@@ -29,6 +30,10 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "check": Command("streamer.app.check_command", "Compare the model's sums with the profiles."),
+    "demo": Command("streamer.app.demo_command", "Run the whole job on real servers started for it."),
+    "ingest": Command("streamer.app.ingest_command", "Turn a file of rows into events and send them."),
+    "run": Command("streamer.app.run_command", "Consume events, keep profiles, publish segment changes."),
     "config": Command("streamer.app.config_command", "Show the effective configuration and where each value comes from."),
     "features": Command("streamer.app.features_command", "Show the measures and features of a declaration, and its feature version."),
     "schemas": Command("streamer.app.schemas_command", "The Avro schemas of the topics."),
@@ -89,6 +94,7 @@ def streamer(
 def main() -> None:
     """Run the command line; an error that a person can mend is one line on standard error and an exit status."""
     session = Session(environment=dict(os.environ))
+    logging.getLogger("streamer").addHandler(logging.NullHandler())  # `streamer run` shows log lines, other commands say what matters
     try:
         app(obj=session)
     except Exception as error:  # noqa: BLE001  # the outermost place: every error ends here as a line and a status

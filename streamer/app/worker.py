@@ -142,6 +142,7 @@ class Worker:
         self._judge: Judge | None = None
         self._sums: Sums | None = None
         self._order: tuple[int, ...] = ()
+        self._last_event_s = tools.clock.monotonic_s()
         self._due = {"poll": 0.0, "epoch": 0.0, "idle": 0.0}
         self.totals = Totals()
 
@@ -177,6 +178,7 @@ class Worker:
         fetched = self._tools.log.fetch(self._settings.records_max, wait_s, self._settings.gather_s)
         self._rebalance()
         if len(fetched):
+            self._last_event_s = self._tools.clock.monotonic_s()
             self._through(fetched)
         elif busy:
             self._commit_batch(None)
@@ -185,6 +187,11 @@ class Worker:
         for owned in list(self._owned.values()):
             self._follow(owned, reached=False)
         self._timers()
+
+    def idle(self, for_s: float | None) -> bool:
+        """Tell whether everything is done and nothing has come for so long; never, for None."""
+        done = not self._unconfirmed and all(owned.data.swept and not owned.script for owned in self._owned.values())
+        return for_s is not None and bool(self._owned) and done and self._tools.clock.monotonic_s() - self._last_event_s >= for_s
 
     @property
     def owned(self) -> Mapping[int, Owned]:
@@ -491,7 +498,7 @@ class Worker:
         """Commit a decision, with its journal entry in the outbox."""
         clock = self._tools.clock
         commit_id = clock.token()
-        quiet = owned.next_offset < owned.quiet_below
+        quiet = self._settings.follow or owned.next_offset < owned.quiet_below  # who follows a journal writes none
         written = journal.record(entry, owned.number, commit_id, clock.now_ms(), self._settings.journal_schema)
         records = [] if quiet else [replace(r, headers=(*r.headers, *_stamp(commit_id, owned.next_offset))) for r in (*also, written)]
         commit = Commit(

@@ -1,0 +1,238 @@
+"""`streamer demo`: real servers, real orders, two workers, the first segments; all of it started here and ended here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, deque
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from streamer.app.session import session_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from rich.console import RenderableType
+
+    from streamer.app.config import Config
+
+app = typer.Typer(add_completion=False)
+
+WORKERS = 2
+PARTITIONS = 8
+SHOWN_CHANGES = 8
+TIMEOUT_S = 300.0
+SETTINGS = {
+    "STREAMER_TOPICS__PARTITIONS": str(PARTITIONS),
+    "STREAMER_MODEL__K": "5",
+    "STREAMER_MODEL__FIRST_FIT__CUSTOMERS_MIN": "200",
+    "STREAMER_MODEL__FIRST_FIT__HISTORY_DAYS_MIN": "60d",
+    "STREAMER_MODEL__EPOCH_INTERVAL_S": "0.3s",
+    "STREAMER_BATCH__RECORDS_MAX": "40",  # small, so that there is something to see
+    "STREAMER_LOG__LEVEL": "warning",
+}
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a subscriber to `segment-changes` has seen so far."""
+
+    next_offsets: list[int] = field(default_factory=lambda: [0] * PARTITIONS)
+    segment: dict[str, str] = field(default_factory=dict)
+    version: dict[str, int] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    causes: Counter[str] = field(default_factory=Counter)
+    latest: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=SHOWN_CHANGES))
+    repeated: int = 0
+
+    def apply(self, change: dict[str, Any]) -> None:
+        """Take a change in, as every subscriber should: if its version is greater than the one at hand."""
+        customer = change["customer_id"]
+        if change["version"] <= self.version.get(customer, -1):
+            self.repeated += 1
+            return
+        self.version[customer] = change["version"]
+        self.segment[customer] = change["segment_id"]
+        self.names[change["segment_id"]] = change["segment_name"]
+        self.causes[change["cause"]] += 1
+        self.latest.append(change)
+
+
+@app.command()
+def demo(context: typer.Context) -> None:
+    """Run the whole job on real servers that are started for it: retail orders in, segments out."""
+    session = session_of(context)
+    console = Console()
+    begun_s = time.monotonic()
+    with ExitStack() as stack:
+        environment = dict(session.environment) | SETTINGS | stack.enter_context(_servers(console, session.environment))
+        environment["STREAMER_FEATURES__DECLARATION"] = str(Path(__file__).parent / "samples" / "retail_features.yaml")
+        environment.setdefault("STREAMER_APP__NAME", f"demo-{os.getpid()}")
+        config = _config(environment)
+        _compile(console, config)
+        events = _ingest(console, config, environment)
+        errors = stack.enter_context(_workers(environment))
+        seen, took_s, customers = _watch(console, config, events, errors)
+        _segments(console, config, seen)
+        _checked(console, config)
+    console.print(
+        f"\n{events:,} events through {WORKERS} workers in {took_s:.1f} s ({events / took_s:,.0f} events/s, the first model and the wait for its "
+        f"sweep included), {sum(seen.causes.values()):,} changes for {customers:,} customers: {_counted(seen.causes)}."
+    )
+    console.print(f"The whole demo took {time.monotonic() - begun_s:.0f} s; the servers and workers it started are stopped.\n")
+    console.print("[b]What to do next[/b]")
+    console.print("  eval \"$(streamer servers up)\"                        servers of your own, until `streamer servers down`")
+    console.print("  streamer ingest orders.csv --mapping mapping.yaml    your own data (docs/ingest.md)")
+    console.print("  streamer run                                         a worker; start more to scale")
+    console.print("  streamer features, streamer config, streamer check   what is computed, how it is set, whether sums and profiles agree")
+
+
+@contextmanager
+def _servers(console: Console, environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    from streamer.adapters import servers
+
+    console.print("[b]1. Real servers[/b]")
+    begun_s = time.monotonic()
+    with servers.progress_bar(console) as report, servers.start(environment, progress=report) as running:
+        console.print(f"   Kafka at {running.kafka_bootstrap}, Redis at {running.redis_url} ({running.source}), {time.monotonic() - begun_s:.1f} s")
+        yield running.environment
+
+
+def _config(environment: Mapping[str, str]) -> Config:
+    from streamer.app.config import load
+
+    return load(None, environment)
+
+
+def _compile(console: Console, config: Config) -> None:
+    """Compile once, so that the workers find it done."""
+    from streamer.app.wiring import compile_all
+
+    begun_s = time.monotonic()
+    with console.status("compiling the decoder and the fold, a minute or so the first time"):
+        compile_all(config)
+    console.print(f"   compiled code at hand, {time.monotonic() - begun_s:.1f} s")
+
+
+def _ingest(console: Console, config: Config, environment: Mapping[str, str]) -> int:
+    """Send the retail orders."""
+    from streamer.app.ingest_command import Request, connected, run
+    from streamer.app.samples import retail_path
+    from streamer.app.wiring import ensure_topics
+
+    path = retail_path(environment)
+    console.print(f"[b]2. Orders to events[/b]\n   {path.name} (UCI Online Retail, CC BY 4.0)")
+    ensure_topics(config)
+    with tempfile.TemporaryDirectory() as directory:
+        request = Request(path, "online_retail", rejects=Path(directory) / "rejects.jsonl")
+        return run(request, config, console, console, connected, time.time())
+
+
+@contextmanager
+def _workers(environment: Mapping[str, str]) -> Iterator[list[Path]]:
+    """Run workers as processes of their own; they end with the block."""
+    with tempfile.TemporaryDirectory() as directory:
+        processes, errors = [], []
+        for n in range(WORKERS):
+            errors.append(Path(directory) / f"worker-{n}.log")
+            own = {**environment, "STREAMER_APP__INSTANCE": f"demo-{n}"}
+            with errors[-1].open("wb") as log:
+                command = [sys.executable, "-m", "streamer", "run"]
+                processes.append(subprocess.Popen(command, env=own, stderr=log, stdout=log))  # noqa: S603  # our own command
+        try:
+            yield errors
+        finally:
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                try:
+                    process.wait(timeout=15)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+
+
+def _watch(console: Console, config: Config, events: int, errors: list[Path]) -> tuple[Seen, float, int]:
+    """Follow the changes until every event is in; returns what was seen, how long it took, and how many customers there are."""
+    from streamer.app.wiring import Watcher
+
+    console.print(f"[b]3. {WORKERS} workers[/b]")
+    seen = Seen()
+    progress = Progress(TextColumn("   events"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bar = progress.add_task("events", total=events)
+    deadline_s = time.monotonic() + TIMEOUT_S
+    started_s = 0.0
+    with Watcher(config) as watcher, Live(console=console, refresh_per_second=8, transient=True) as live:
+        while time.monotonic() < deadline_s:
+            states = watcher.states()
+            done = sum(state.next_offset for state in states)
+            started_s = started_s or (time.monotonic() if done else 0.0)
+            for partition in range(PARTITIONS):
+                seen.next_offsets[partition], changes = watcher.changes(partition, seen.next_offsets[partition])
+                for change in changes:
+                    seen.apply(change)
+            progress.update(bar, completed=done)
+            live.update(_screen(progress, seen))
+            if done >= events and watcher.settled(states, least=1):
+                return seen, time.monotonic() - started_s, watcher.customers()
+            if not done:
+                time.sleep(0.2)
+    said = "\n".join(path.read_text(errors="replace")[-2000:] for path in errors)
+    message = f"the workers did not finish within {TIMEOUT_S:.0f} s:\n{said}"
+    raise TimeoutError(message)
+
+
+def _screen(progress: Progress, seen: Seen) -> RenderableType:
+    from rich.console import Group
+
+    table = Table(box=None, pad_edge=True, padding=(0, 2))
+    for column in ("customer", "from", "to", "why", "when"):
+        table.add_column(column, no_wrap=True)
+    for change in seen.latest:
+        when = time.strftime("%Y-%m-%d", time.gmtime(change["occurred_at"] / 1000))
+        table.add_row(change["customer_id"], change["previous_segment_id"] or "", change["segment_name"], change["cause"], when)
+    return Group(progress, table)
+
+
+def _segments(console: Console, config: Config, seen: Seen) -> None:
+    """Show the segments as a subscriber knows them, and what sets each apart by the model."""
+    from streamer.app.wiring import current_model
+
+    model = current_model(config)
+    sizes = Counter(seen.segment.values())
+    table = Table(title=f"Segments of {sum(sizes.values()):,} customers")
+    for column, justify in (("segment", "left"), ("customers", "right"), ("share", "right"), ("what sets it apart (standard deviations from the mean)", "left")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    apart = {} if model is None else {s.segment_id: _apart(model.features, model.centroids[k]) for k, s in enumerate(model.segments)}
+    for segment, size in sizes.most_common():
+        share = size / sum(sizes.values())
+        table.add_row(segment, f"{size:,}", f"{share:.1%}", apart.get(segment, "too little behind them to say"))
+    console.print(table)
+
+
+def _apart(features: tuple[str, ...], centroid: Any) -> str:  # noqa: ANN401  # (f,) array
+    order = sorted(range(len(features)), key=lambda f: -abs(centroid[f]))[:4]
+    return ", ".join(f"{features[f]} {centroid[f]:+.1f}" for f in order)
+
+
+def _checked(console: Console, config: Config) -> None:
+    from streamer.app.wiring import check_all
+
+    report = check_all(config, lambda _: None)
+    verdict = "sums and profiles agree" if report.clean else f"NOT as it should be: {report}"
+    console.print(f"streamer check: {report.customers:,} customers, {report.votes:,} votes, {verdict}")
+
+
+def _counted(causes: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {cause}" for cause, count in causes.most_common())

@@ -1,0 +1,281 @@
+"""Puts the parts together as the configuration says: the one place that names concrete classes."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
+from uuid import UUID
+
+import schemas
+from streamer.adapters.avro import codec, wire
+from streamer.adapters.avro.writer_schemas import WriterSchemas
+from streamer.adapters.clustering import KMeansFitter
+from streamer.adapters.declaration_file import load as load_declaration
+from streamer.adapters.kafka import (
+    EventsProducer,
+    KafkaAdmin,
+    KafkaEventLog,
+    KafkaPublisher,
+    KafkaSettings,
+    KafkaTopicReader,
+    TopicPlan,
+    topic_plans,
+)
+from streamer.adapters.kafka.offsets import Watermarks
+from streamer.adapters.redis_state import RedisSettings, RedisStateStore
+from streamer.adapters.registry import PackagedSchemas, Registry, RegistrySettings
+from streamer.app import checking
+from streamer.app.changes import CHANGE, ChangeWriter, Origin
+from streamer.app.clock import SystemClock
+from streamer.app.first_model import FirstFit, FirstModel
+from streamer.app.intake import Intake
+from streamer.app.journal import ENTRY
+from streamer.app.models import ANNOUNCED, MODEL, ModelShelf
+from streamer.app.warm import warm
+from streamer.app.worker import Settings, Tools, Worker
+from streamer.core.errors import Misconfigured
+from streamer.core.intake import Limits
+from streamer.core.model import Decision
+from streamer.core.partition import Announcement, unpack_state
+from streamer.core.plan import plan
+from streamer.core.ports import Topic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from streamer.adapters.registry import SchemaSource
+    from streamer.app.checking import Report
+    from streamer.app.config import Config
+    from streamer.core.declaration import Declaration
+    from streamer.core.model import ModelVersion
+    from streamer.core.ports import PartitionState
+
+SAMPLE_MAX = 200_000
+READ_TIMEOUT_S = 30.0
+
+
+def topic_names(config: Config) -> dict[Topic, str]:
+    """Name the topics that the worker writes."""
+    t = config.topics
+    return {Topic.CHANGES: t.changes, Topic.JOURNAL: t.journal, Topic.MODELS: t.models, Topic.DEAD_LETTERS: t.dead_letters}
+
+
+def kafka_settings(config: Config, properties: Mapping[str, str]) -> KafkaSettings:
+    """Say where Kafka is; `properties` are those of the configuration for a sort of client."""
+    own = {name: value for name, value in properties.items() if name != "bootstrap.servers"}
+    return KafkaSettings(config.kafka.bootstrap_servers, own, f"segment-streamer-{instance(config)}", config.kafka.timeout_s)
+
+
+def ensure_topics(config: Config) -> int:
+    """Make the topics that are missing, if the configuration lets us; returns how many partitions the input has."""
+    t = config.topics
+    admin = KafkaAdmin(kafka_settings(config, config.kafka.client_properties()))
+    replication = t.replication_factor
+    if t.create:
+        admin.ensure([TopicPlan(t.events, t.partitions, replication=replication)])
+    partitions = input_partitions(config, admin)
+    if t.create:
+        retention = -1 if t.journal_retention_s is None else t.journal_retention_s * 1000
+        own = {
+            Topic.CHANGES: {"min.compaction.lag.ms": str(t.change_compaction_lag_s * 1000)},
+            Topic.JOURNAL: {"retention.ms": str(retention)},
+        }
+        admin.ensure(topic_plans(topic_names(config), partitions, replication, own))
+    return partitions
+
+
+def input_partitions(config: Config, admin: KafkaAdmin | None = None) -> int:
+    """Count the input's partitions."""
+    admin = admin or KafkaAdmin(kafka_settings(config, config.kafka.client_properties()))
+    partitions = admin.partitions(config.topics.events)
+    if partitions is None:
+        message = f"there is no topic {config.topics.events}: make it, or set `topics.create`, or start with `streamer ingest` or `streamer run`"
+        raise Misconfigured(message)
+    return partitions
+
+
+def event_producer(config: Config) -> EventsProducer:
+    """Connect a producer of events."""
+    return EventsProducer(kafka_settings(config, config.kafka.producer_properties()), config.topics.events)
+
+
+def topic_reader(config: Config) -> KafkaTopicReader:
+    """Connect a reader of the worker's topics."""
+    return KafkaTopicReader(kafka_settings(config, config.kafka.consumer_properties()), topic_names(config))
+
+
+def state_store(config: Config) -> RedisStateStore:
+    """Connect to Redis."""
+    r = config.redis
+    settings = RedisSettings(r.url, options=r.connection_options(), client_name=f"segment-streamer-{instance(config)}", timeout_s=r.timeout_s)
+    return RedisStateStore(settings, config.app.namespace, config.app.name)
+
+
+def instance(config: Config) -> str:
+    """Name this process among the workers."""
+    return config.app.instance or f"{socket.gethostname()}-{os.getpid()}"
+
+
+def schema_source(config: Config) -> SchemaSource:
+    """Give the registry where one is configured, else the packaged schemas and the allowed ones."""
+    if config.schema_registry.url is not None:
+        properties = config.schema_registry.client_properties()
+        return Registry(RegistrySettings(config.schema_registry.url, timeout_s=config.schema_registry.timeout_s, properties=properties))
+    return PackagedSchemas({_schema_id(key): path for key, path in config.schemas.allowed.items()})
+
+
+def _schema_id(key: str) -> int | UUID:
+    try:
+        return int(key) if key.isdigit() else UUID(key)
+    except ValueError as error:
+        message = f"`schemas.allowed` has the key {key!r}: it must be a schema id or a GUID"
+        raise Misconfigured(message) from error
+
+
+def schema_ids(config: Config, source: SchemaSource) -> dict[str, int]:
+    """Register what we publish, or take the packaged ids."""
+    subjects = {CHANGE: f"{config.topics.changes}-value", ENTRY: f"{config.topics.journal}-value", MODEL: f"{config.topics.models}-value"}
+    return {name: source.register(subject, schemas.text(name, schemas.latest(name))) for name, subject in subjects.items()}
+
+
+@contextmanager
+def worker(config: Config) -> Iterator[Worker]:
+    """Make a worker from the configuration.
+
+    Raises:
+        Misconfigured: the servers are not as they must be.
+        Unavailable: one of them doesn't answer.
+
+    """
+    declaration = load_declaration(config.features.declaration)
+    store = state_store(config)
+    store.check()
+    partitions = ensure_topics(config)
+    recorded = store.record_partitions(partitions)
+    if recorded != partitions:
+        message = f"{config.topics.events} has {partitions} partitions and had {recorded} when this namespace began: customers have moved; replay into a new `app.namespace`"
+        raise Misconfigured(message)
+    source = schema_source(config)
+    ids = schema_ids(config, source)
+    reader = topic_reader(config)
+    intake = make_intake(config, declaration, source)
+    follow = config.journal.follow
+    changes = change_writer(config, declaration, ids[CHANGE])
+    warm(declaration, intake, changes)  # before the group counts on this worker
+    tools = Tools(
+        log=KafkaEventLog(
+            kafka_settings(config, config.kafka.consumer_properties()), config.topics.events, config.group_id, instance_id=config.app.instance
+        ),
+        store=store,
+        publisher=KafkaPublisher(kafka_settings(config, config.kafka.producer_properties()), topic_names(config)),
+        reader=reader,
+        clock=SystemClock(),
+        intake=intake,
+        changes=changes,
+        shelf=ModelShelf(store, reader, config.model.name),
+        first_model=FirstModel(declaration, intake.plan, _first_fit(config), KMeansFitter()) if config.model.first_fit.enabled and not follow else None,
+    )
+    settings = Settings(
+        topic=config.topics.events,
+        partitions=partitions,
+        records_max=config.batch.records_max,
+        gather_s=config.batch.wait_ms / 1000,
+        publish_timeout_s=config.kafka.timeout_s,
+        poll_interval_s=min(1.0, config.model.epoch_interval_s),
+        epoch_interval_s=config.model.epoch_interval_s,
+        era=config.app.era,
+        follow=follow,
+        journal_schema=ids[ENTRY],
+        models_schema=ids[MODEL],
+    )
+    yield Worker(settings, declaration, tools)
+
+
+def make_intake(config: Config, declaration: Declaration, source: SchemaSource) -> Intake:
+    """Make what decodes and validates."""
+    limits = config.limits
+    bounds = Limits(limits.event_id_bytes_max, limits.customer_id_bytes_max, limits.event_type_bytes_max, limits.future_s_max * 1000)
+    return Intake(declaration, WriterSchemas(source), bounds, limits.items_max, limits.value_bytes_max)
+
+
+def change_writer(config: Config, declaration: Declaration, schema_id: int) -> ChangeWriter:
+    """Make what writes changes."""
+    return ChangeWriter(Origin(config.topics.events, declaration.version, tuple(f.name for f in declaration.features)), schema_id)
+
+
+def compile_all(config: Config) -> None:
+    """Compile what a worker needs, with no server."""
+    declaration = load_declaration(config.features.declaration)
+    warm(declaration, make_intake(config, declaration, PackagedSchemas()), change_writer(config, declaration, 0))
+
+
+def _first_fit(config: Config) -> FirstFit:
+    model = config.model
+    decision = Decision(model.margin, model.margin_large, model.dwell_s * 1000)
+    return FirstFit(model.name, model.k, model.first_fit.customers_min, model.first_fit.history_days_min, SAMPLE_MAX, decision)
+
+
+def shelf(config: Config, store: RedisStateStore) -> ModelShelf:
+    return ModelShelf(store, topic_reader(config), config.model.name)
+
+
+def check_all(config: Config, progress: Callable[[int], None]) -> Report:
+    """Compare every partition's sums with its profiles."""
+    declaration: Declaration = load_declaration(config.features.declaration)
+    store = state_store(config)
+    partitions = input_partitions(config)
+    return checking.check(store, partitions, plan(declaration), declaration.version, shelf(config, store).get, progress)
+
+
+def current_model(config: Config) -> ModelVersion | None:
+    """Find the version that is judged by."""
+    store = state_store(config)
+    packed = store.announced(ANNOUNCED)
+    return None if packed is None else shelf(config, store).get(Announcement.unpack(packed).model)
+
+
+class Watcher:
+    """Looks on: partitions' states, and changes as they come."""
+
+    def __init__(self, config: Config) -> None:
+        """Connect."""
+        self._store = state_store(config)
+        self._reader = topic_reader(config)
+        self._watermarks = Watermarks(kafka_settings(config, config.kafka.client_properties()))
+        self._topic = config.topics.events
+        self.partitions = input_partitions(config)
+
+    def __enter__(self) -> Self:
+        """Look on for the length of a block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Disconnect."""
+        self._reader.close()
+
+    def states(self) -> list[PartitionState]:
+        """Read every partition's state."""
+        return self._store.read(range(self.partitions))
+
+    def ends(self) -> list[int]:
+        """Read the input's high watermarks."""
+        return [self._watermarks.of(self._topic, partition)[1] for partition in range(self.partitions)]
+
+    def customers(self) -> int:
+        """Count the customers."""
+        return sum(self._store.count(range(self.partitions)))
+
+    def settled(self, states: Sequence[PartitionState], least: int = 0) -> bool:
+        """Tell whether every customer of every partition has been judged by the version that is announced, which must be `least` or later."""
+        packed = self._store.announced(ANNOUNCED)
+        model = 0 if packed is None else Announcement.unpack(packed).model
+        data = [unpack_state(state.state) for state in states if state.commit_id]
+        return model >= least and all(d.model == model and d.swept for d in data)
+
+    def changes(self, partition: int, first: int) -> tuple[int, list[dict[str, Any]]]:
+        """Read a partition's changes from an offset on: the next offset, and the changes."""
+        records = self._reader.read(Topic.CHANGES, partition, first, READ_TIMEOUT_S)
+        decoded = [codec.decode(CHANGE, r.value[wire.opening(r.value, r.headers).body :]) for r in records if r.value is not None]
+        return (records[-1].offset + 1 if records else first), decoded
