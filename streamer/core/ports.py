@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from streamer.core.errors import StreamerError
 from streamer.core.errors import Unavailable as Unavailable  # noqa: PLC0414  # re-exported: it is part of every port
 
 if TYPE_CHECKING:
@@ -25,6 +26,20 @@ class Topic(Enum):
     JOURNAL = "journal"
     MODELS = "models"
     DEAD_LETTERS = "dead_letters"
+
+
+class ClientFailed(StreamerError):  # noqa: N818  # as all errors: named after what happened
+    """A client of a server can't go on and says so: only a new one can, so begin the worker anew."""
+
+
+class OffsetOutOfRange(StreamerError):  # noqa: N818
+    """The log does not hold the offset that a partition was started at: retention took it, or the topic was made anew."""
+
+    def __init__(self, partition: int, offset: int) -> None:
+        """Name the partition and the offset that was asked for."""
+        super().__init__(f"partition {partition} of the input does not hold offset {offset} any more: rebuild from history")
+        self.partition = partition
+        self.offset = offset
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from streamer.core.columns import read_only
 from streamer.core.compiled import compiled
 from streamer.core.ports import Packed
 
@@ -70,7 +71,7 @@ def hmget(key: bytes, ids: U8, bounds: I64) -> memoryview:
     head = b"*%d\r\n%b" % (fields + 2, arguments(b"HMGET", key))
     out = np.empty(len(head) + len(ids) + fields * FIELD_OVERHEAD_BYTES, np.uint8)
     out[: len(head)] = np.frombuffer(head, np.uint8)
-    end = len(head) + pack_fields(ids, bounds, out[len(head) :])
+    end = len(head) + pack_fields(read_only(ids), bounds, out[len(head) :])
     return out.data[:end]
 
 

@@ -1,0 +1,24 @@
+"""Kafka: the event log, the publisher, the reader of topics, topics' upkeep and a producer of events.
+
+Each client is made of a `KafkaSettings`, and none speaks to a broker when this is imported.
+"""
+
+from __future__ import annotations
+
+from streamer.adapters.kafka.admin import KafkaAdmin, TopicPlan, topic_plans
+from streamer.adapters.kafka.client import KafkaSettings
+from streamer.adapters.kafka.event_log import KafkaEventLog
+from streamer.adapters.kafka.events_producer import EventsProducer
+from streamer.adapters.kafka.publisher import KafkaPublisher
+from streamer.adapters.kafka.topic_reader import KafkaTopicReader
+
+__all__ = [
+    "EventsProducer",
+    "KafkaAdmin",
+    "KafkaEventLog",
+    "KafkaPublisher",
+    "KafkaSettings",
+    "KafkaTopicReader",
+    "TopicPlan",
+    "topic_plans",
+]

@@ -1,0 +1,165 @@
+"""What every Kafka client here shares: its settings, its log, and the names of what went wrong.
+
+Law: any property of librdkafka can be set, except those that a guarantee rests on, and these are refused, not overridden in silence.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException
+
+from streamer.core.errors import Misconfigured, StreamerError, Unavailable
+from streamer.core.ports import ClientFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+LOG = logging.getLogger("streamer.kafka")
+POLL_S = 0.05
+"""How long to wait before something is tried again."""
+
+Value = str | int | float | bool
+T = TypeVar("T")
+
+_ALIASES = {
+    "metadata.broker.list": "bootstrap.servers",
+    "request.required.acks": "acks",
+    "auto.commit.enable": "enable.auto.commit",
+}
+_REMEDIES = {
+    KafkaError._AUTHENTICATION: "check sasl.username, sasl.password and sasl.mechanism in `kafka.properties`",  # noqa: SLF001  # librdkafka's own codes begin so
+    KafkaError._SSL: "check security.protocol and the ssl.* properties in `kafka.properties`",  # noqa: SLF001
+    KafkaError.SASL_AUTHENTICATION_FAILED: "check sasl.username, sasl.password and sasl.mechanism in `kafka.properties`",
+    KafkaError.UNSUPPORTED_SASL_MECHANISM: "set sasl.mechanism to one that the broker offers",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "allow this user to use the topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "allow this user to use the group",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "allow this user idempotent writes, and to create topics or create them beforehand",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "allow this user the transactional id",
+    KafkaError.UNSUPPORTED_VERSION: "use a broker of version 2.5 or later, and 4.0 or later for group.protocol=consumer",
+    KafkaError.MSG_SIZE_TOO_LARGE: "raise max.message.bytes of the topic and message.max.bytes in `kafka.properties`",
+    KafkaError.RECORD_LIST_TOO_LARGE: "raise segment.bytes of the topic, or lower batch.size in `kafka.properties`",
+    KafkaError.INVALID_GROUP_ID: "name the group differently",
+    KafkaError.TOPIC_EXCEPTION: "name the topic differently",
+    KafkaError.POLICY_VIOLATION: "the broker's policy forbids it: create the topics beforehand",
+    KafkaError.INVALID_REPLICATION_FACTOR: "set `topics.replication` to at most the number of brokers",
+    KafkaError.FENCED_INSTANCE_ID: "another worker uses the same group.instance.id: give each its own",
+    111: "another worker uses the same group.instance.id: give each its own",  # UNRELEASED_INSTANCE_ID
+}
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSettings:
+    """Where Kafka is. `properties` are any of librdkafka's; they come before the defaults here and may hold secrets."""
+
+    bootstrap: str
+    properties: Mapping[str, Value] = field(default_factory=dict, repr=False)
+    client_id: str = "segment-streamer"
+    timeout_s: float = 30.0
+
+
+def explain(error: KafkaError, what: str) -> StreamerError:
+    """Name who must act on an error."""
+    remedy = _REMEDIES.get(error.code())
+    if remedy is not None:
+        return Misconfigured(f"{what}: {error.str()}. To mend it, {remedy}")
+    if error.fatal():
+        return ClientFailed(f"{what}: {error.str()}")
+    return Unavailable(f"{what}: {error.str()}")
+
+
+def configuration(
+    settings: KafkaSettings,
+    *,
+    defaults: Mapping[str, Value],
+    fixed: Mapping[str, Value],
+) -> dict[str, object]:
+    """Merge properties: the user's come before `defaults`; one that contradicts `fixed` is refused.
+
+    Raises:
+        Misconfigured: names every property at fault.
+
+    """
+    given = {_ALIASES.get(name, name): value for name, value in settings.properties.items()}
+    fixed = {"bootstrap.servers": settings.bootstrap, **fixed}
+    wrong = [
+        f"{name}={given[name]} (must be {value})"
+        for name, value in fixed.items()
+        if name in given and str(given[name]).lower() != str(value).lower()
+    ]
+    if wrong:
+        message = f"`kafka.properties` changes what guarantees rest on: {', '.join(wrong)}. Leave them out"
+        raise Misconfigured(message)
+    common: dict[str, Value] = {
+        "client.id": settings.client_id,
+        "socket.keepalive.enable": True,
+        "reconnect.backoff.max.ms": 2_000,
+        "log_level": 5,
+    }
+    return {**common, **defaults, **given, **fixed}
+
+
+class Watch:
+    """Keeps what a client says of itself between two calls: the last error that somebody must know of."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self._error: KafkaError | None = None
+
+    def callbacks(self) -> dict[str, object]:
+        """Give the part of the configuration that listens."""
+        return {"error_cb": self.note, "logger": LOG}
+
+    def note(self, error: KafkaError) -> None:
+        """Remember an error; a fatal one stays."""
+        if self._error is None or not self._error.fatal():
+            self._error = error
+
+    def check(self) -> None:
+        """Raise what was noted if it is fatal or a matter of configuration, or if every broker is gone; anything else mends itself."""
+        error = self._error
+        if error is None:
+            return
+        if not error.fatal():
+            self._error = None
+        if error.fatal() or error.code() in _REMEDIES or error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
+            raise explain(error, self.what)
+        LOG.info("%s: %s", self.what, error.str())
+
+
+def made(kind: Callable[[dict[str, object]], T], config: dict[str, object]) -> T:
+    """Make a client; a property that librdkafka doesn't know is a wrong configuration."""
+    try:
+        return kind(config)
+    except (KafkaException, TypeError, ValueError) as error:
+        message = f"`kafka.properties`: {reason(error)}"
+        raise Misconfigured(message) from error
+
+
+def reason(error: Exception) -> str:
+    """Say what a client's exception says."""
+    first = error.args[0] if error.args else error
+    return first.str() if isinstance(first, KafkaError) else str(first)
+
+
+def error_of(exception: KafkaException) -> KafkaError:
+    """Take the error out of an exception."""
+    first = exception.args[0]
+    return first if isinstance(first, KafkaError) else KafkaError(KafkaError._FAIL, str(first))  # noqa: SLF001
+
+
+def retried(what: str, timeout_s: float, call: Callable[[float], T]) -> T:
+    """Call with the seconds that are left, again while the failure is one that passes, up to `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        left = max(deadline - time.monotonic(), 0.001)
+        try:
+            return call(left)
+        except KafkaException as error:
+            meaning = explain(error_of(error), what)
+            if not isinstance(meaning, Unavailable) or time.monotonic() + POLL_S >= deadline:
+                raise meaning from error
+            time.sleep(POLL_S)

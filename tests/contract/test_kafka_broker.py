@@ -1,0 +1,220 @@
+"""What only a real broker can show: transactions, limits, wrong settings, a broker that is not there."""
+
+from __future__ import annotations
+
+import socket
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from streamer.adapters.kafka import EventsProducer, KafkaAdmin, KafkaEventLog, KafkaPublisher, KafkaSettings, KafkaTopicReader, topic_plans
+from streamer.adapters.kafka.admin import TopicPlan
+from streamer.adapters.kafka.events_producer import EventRecord
+from streamer.core.errors import Misconfigured, Unavailable
+from streamer.core.ports import Committed, OutRecord, Topic
+from tests.contract.kafka_worlds import RealWorld
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def world(kafka_bootstrap: str) -> RealWorld:
+    return RealWorld(kafka_bootstrap)
+
+
+@pytest.fixture
+def transactional(kafka_bootstrap: str) -> Producer:
+    producer = Producer({"bootstrap.servers": kafka_bootstrap, "transactional.id": uuid.uuid4().hex, "linger.ms": 0})
+    producer.init_transactions(20)
+    return producer
+
+
+@pytest.fixture
+def nowhere() -> Iterator[KafkaSettings]:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        yield KafkaSettings(f"127.0.0.1:{closed.getsockname()[1]}", timeout_s=0.5)
+
+
+def test_reading_waits_for_an_open_transaction_and_leaves_out_an_aborted_one(world: RealWorld, transactional: Producer) -> None:
+    topic = world.create(1)
+    reader = world.reader({Topic.JOURNAL: topic})
+    for value, ends in ((b"a", transactional.commit_transaction), (b"aborted", transactional.abort_transaction)):
+        transactional.begin_transaction()
+        transactional.produce(topic, value, partition=0)
+        transactional.flush(20)
+        ends()
+    assert [b"a"] == [record.value for record in reader.read(Topic.JOURNAL, 0, 0, 20.0)]
+    assert [] == reader.read(Topic.JOURNAL, 0, 1, 20.0)  # nothing but markers and what was aborted
+    transactional.begin_transaction()
+    transactional.produce(topic, b"open", partition=0)
+    transactional.flush(20)
+    with pytest.raises(Unavailable, match="could not be read"):
+        reader.read(Topic.JOURNAL, 0, 0, 0.5)
+    transactional.commit_transaction()
+    assert [b"a", b"open"] == [record.value for record in reader.read(Topic.JOURNAL, 0, 0, 20.0)]
+
+
+def test_committed_positions_wait_for_an_open_transaction(kafka_bootstrap: str, world: RealWorld, transactional: Producer) -> None:
+    topic = world.create(1)
+    name = uuid.uuid4().hex
+    member = Consumer({"bootstrap.servers": kafka_bootstrap, "group.id": name})
+    member.subscribe([topic])
+    while not member.assignment():
+        member.poll(0.1)
+    transactional.begin_transaction()
+    transactional.produce(topic, b"x", partition=0)
+    offsets = [TopicPartition(topic, 0, 5, metadata="pending")]
+    transactional.send_offsets_to_transaction(offsets, member.consumer_group_metadata(), 20)
+    short = KafkaEventLog(KafkaSettings(kafka_bootstrap, timeout_s=1.0), topic, name)
+    with pytest.raises(Unavailable):
+        short.committed([0])
+    assert (0, 1) == short.bounds(0)  # the high watermark, not the last stable offset
+    transactional.commit_transaction()
+    assert {0: Committed(5, "pending")} == short.committed([0])
+    short.close()
+    member.close()
+
+
+def test_a_record_that_is_too_large_is_told_and_the_next_ones_go_out(world: RealWorld) -> None:
+    topics = {Topic.CHANGES: world.create(1)}
+    publisher = KafkaPublisher(world.plain, topics)
+    with pytest.raises(Misconfigured, match=r"max\.message\.bytes"):
+        publisher.send([OutRecord(Topic.CHANGES, 0, b"k", b"x" * 2_000_000, ())])
+    publisher.send([OutRecord(Topic.CHANGES, 0, b"k", b"fits", ())])
+    publisher.wait(20.0)
+    assert [b"fits"] == [record.value for record in world.reader(topics).read(Topic.CHANGES, 0, 0, 20.0)]
+
+
+def test_a_failed_delivery_is_raised_by_waiting_once(world: RealWorld) -> None:
+    publisher = KafkaPublisher(world.plain, {Topic.CHANGES: world.create(1)})
+    publisher.send([OutRecord(Topic.CHANGES, 7, b"k", b"no such partition", ())])
+    with pytest.raises(Unavailable, match="artition"):
+        publisher.wait(20.0)
+    publisher.wait(20.0)
+
+
+def test_a_broker_that_is_not_there_is_unavailable_and_nothing_stays_queued(nowhere: KafkaSettings) -> None:
+    topics = {Topic.CHANGES: "t"}
+    publisher = KafkaPublisher(nowhere, topics)
+    publisher.send([OutRecord(Topic.CHANGES, 0, b"k", b"v", ())])
+    with pytest.raises(Unavailable):
+        publisher.wait(0.3)
+    publisher.wait(0.3)
+    publisher.close()
+    with pytest.raises(Unavailable):
+        KafkaTopicReader(nowhere, topics).read(Topic.CHANGES, 0, 0, 0.3)
+    with pytest.raises(Unavailable):
+        KafkaAdmin(nowhere).partitions("t")
+    log = KafkaEventLog(nowhere, "t", "g")
+    with pytest.raises(Unavailable):
+        for _ in range(50):
+            log.fetch(1, 0.1, 0.0)
+    for asks in (lambda: log.committed([0]), lambda: log.bounds(0), lambda: log.start(0, 0)):
+        with pytest.raises(Unavailable):
+            asks()
+    log.close()
+
+
+def test_a_full_queue_waits_within_its_bound(nowhere: KafkaSettings) -> None:
+    full = KafkaSettings(nowhere.bootstrap, {"queue.buffering.max.messages": 10}, timeout_s=0.3)
+    publisher = KafkaPublisher(full, {Topic.CHANGES: "t"})
+    with pytest.raises(Unavailable, match="queue is full"):
+        publisher.send([OutRecord(Topic.CHANGES, 0, b"k", b"v", ())] * 11)
+    publisher.wait(0.1)
+    publisher.close()
+
+
+@pytest.mark.parametrize(
+    ("properties", "named"),
+    [
+        ({"enable.auto.commit": "true"}, "enable.auto.commit"),
+        ({"auto.commit.enable": "true"}, "enable.auto.commit"),
+        ({"isolation.level": "read_uncommitted"}, "isolation.level"),
+        ({"auto.offset.reset": "latest"}, "auto.offset.reset"),
+        ({"partition.assignment.strategy": "range"}, "partition.assignment.strategy"),
+        ({"group.protocol": "consumer", "partition.assignment.strategy": "range"}, "partition.assignment.strategy"),
+        ({"group.id": "other"}, "group.id"),
+        ({"bootstrap.servers": "other:9092"}, "bootstrap.servers"),
+        ({"no.such.property": "1"}, "no.such.property"),
+        ({"fetch.max.bytes": "many"}, "fetch.max.bytes"),
+    ],
+)
+def test_properties_that_contradict_a_guarantee_or_are_unknown_are_refused(properties: dict[str, str], named: str) -> None:
+    with pytest.raises(Misconfigured, match=named):
+        KafkaEventLog(KafkaSettings("127.0.0.1:1", properties), "t", "g")
+
+
+@pytest.mark.parametrize("properties", [{"acks": 1}, {"request.required.acks": 1}, {"enable.idempotence": False}])
+def test_a_publisher_stays_idempotent(properties: dict[str, object]) -> None:
+    with pytest.raises(Misconfigured, match="guarantees rest on"):
+        KafkaPublisher(KafkaSettings("127.0.0.1:1", properties), {})  # type: ignore[arg-type]
+
+
+def test_any_other_property_can_be_set(world: RealWorld) -> None:
+    properties = {"fetch.max.bytes": 2_000_000, "client.rack": "r", "session.timeout.ms": "7000", "enable.auto.commit": "False"}
+    log = KafkaEventLog(KafkaSettings(world.plain.bootstrap, properties), world.create(1), uuid.uuid4().hex, instance_id="one")
+    log.fetch(1, 0.1, 0.0)
+    log.close()
+
+
+def test_topics_that_are_missing_are_made_and_those_there_are_left_alone(world: RealWorld) -> None:
+    admin = KafkaAdmin(world.plain)
+    prefix = uuid.uuid4().hex
+    names = {topic: f"{prefix}.{topic.value}" for topic in Topic}
+    plans = topic_plans(names, 3, config={Topic.JOURNAL: {"retention.bytes": "1000000000"}})
+    assert sorted(names.values()) == sorted(admin.ensure(plans))
+    assert [] == admin.ensure(plans)
+    assert [3, 3, 1, 1, None] == [
+        admin.partitions(name)
+        for name in (names[Topic.CHANGES], names[Topic.JOURNAL], names[Topic.MODELS], names[Topic.DEAD_LETTERS], prefix)
+    ]
+    with pytest.raises(Misconfigured, match=f"{names[Topic.CHANGES]} has 3 partitions and needs 4.*{names[Topic.JOURNAL]} has 3"):
+        admin.ensure(topic_plans(names, 4))
+    with pytest.raises(Misconfigured, match="name the topic differently"):
+        admin.ensure([TopicPlan("no/such/name", 1)])
+
+
+def test_events_go_where_java_clients_would_put_them(world: RealWorld) -> None:
+    topic = world.create(5)
+    producer = EventsProducer(world.plain, topic)
+    told: list[int] = []
+    murmur2 = {b"21": -973932308, b"foobar": -790332482, b"a-little-bit-long-string": -985981536, b"abc": 479470107}  # as Java computes it
+    keys = {key: (number & 0x7FFF_FFFF) % 5 for key, number in murmur2.items()}
+    events = [EventRecord(key, b"%d" % i, (("h", b"v"),), 1_000 + i) for i in range(600) for key in keys]
+    assert 2_400 == producer.send(iter(events), told.append)
+    producer.wait(20.0)
+    producer.close()
+    assert [1_000, 1_000, 400] == told
+    reader = KafkaTopicReader(world.plain, {Topic.CHANGES: topic})
+    found = {partition: reader.read(Topic.CHANGES, partition, 0, 20.0) for partition in range(5)}
+    assert keys == {record.key: partition for partition, records in found.items() for record in records}
+    assert [(1_000 + i, b"%d" % i, (("h", b"v"),)) for i in range(600)] == [
+        (record.timestamp, record.value, record.headers) for record in found[1] if record.key == b"foobar"
+    ]
+    reader.close()
+
+
+def test_a_member_that_was_expelled_is_told_what_it_lost(world: RealWorld) -> None:
+    topic = world.create(2)
+    world.append(topic, 0, b"a")
+    properties = {"session.timeout.ms": 6_000, "max.poll.interval.ms": 6_000, "heartbeat.interval.ms": 300}
+    log = KafkaEventLog(KafkaSettings(world.plain.bootstrap, properties), topic, uuid.uuid4().hex)
+    deadline = time.monotonic() + 20
+    while not (first := log.rebalanced()).assigned and time.monotonic() < deadline:
+        log.fetch(1, 0.1, 0.0)
+    log.start(0, 0)
+    time.sleep(6.5)
+    lost: set[int] = set()
+    again: set[int] = set()
+    while not again and time.monotonic() < deadline:
+        assert 0 == len(log.fetch(10, 0.1, 0.0))
+        told = log.rebalanced()
+        lost |= {*told.lost}
+        again |= {*told.assigned}
+    assert {*first.assigned} == lost == again == {0, 1}
+    log.close()
