@@ -159,7 +159,7 @@ def _numbers(wanted: Wanted, values: U8, cells: I64, lengths: I32, i: int, kind:
             value[v, n] = cells[column, i]
             there[v, n] = 1 if money or column != AMOUNT else 0
             continue
-        code, number = parse_decimal(values, cells[column, i], lengths[column, i], wanted.decimals[v])
+        code, number = parse_decimal(values, cells[column, i], lengths[column, i], int(wanted.decimals[v]))
         if code == NOT_A_NUMBER:
             return _NOT_A_NUMBER
         if code == OUT_OF_RANGE:
