@@ -30,7 +30,9 @@ class World(Protocol):
 
     def create(self, partitions: int) -> str: ...
 
-    def append(self, topic: str, partition: int, *values: bytes | None, key: bytes | None = None, **more: object) -> None: ...
+    def append(
+        self, topic: str, partition: int, *values: bytes | None, key: bytes | None = None, headers: Headers = (), timestamp: int = 0
+    ) -> None: ...
 
     def log(self, topic: str, group: str) -> EventLog: ...
 
@@ -61,10 +63,10 @@ class FakeWorld:
         *values: bytes | None,
         key: bytes | None = None,
         headers: Headers = (),
-        timestamp: int | None = None,
+        timestamp: int = 0,
     ) -> None:
         for value in values:
-            self.broker.append(topic, partition, key, value, headers, timestamp)
+            self.broker.append(topic, partition, key, value, headers, timestamp or None)
 
     def log(self, topic: str, group: str) -> EventLog:
         return FakeEventLog(self.broker, topic, group, f"m{next(self._names)}")
@@ -97,7 +99,7 @@ class RealWorld:
         self, topic: str, partition: int, *values: bytes | None, key: bytes | None = None, headers: Headers = (), timestamp: int = 0
     ) -> None:
         for value in values:
-            self._producer.produce(topic, value, key, partition, None, None, timestamp, list(headers))
+            self._producer.produce(topic, value, key, partition, None, None, timestamp, list(headers))  # type: ignore[arg-type]  # the stubs have no null header
         assert 0 == self._producer.flush(WAIT_S)
 
     def log(self, topic: str, group: str) -> EventLog:

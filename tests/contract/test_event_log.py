@@ -22,7 +22,11 @@ Row = tuple[int, int, bytes]
 RECORDS = [b"%d" % i for i in range(500)]
 
 
-@pytest.fixture(params=["fake", "real", "real-consumer-protocol"])
+both_protocols = pytest.mark.parametrize("world", ["fake", "real", "real-consumer-protocol"], indirect=True)
+"""For what depends on how the group shares partitions out."""
+
+
+@pytest.fixture(params=["fake", "real"])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     if request.param == "fake":
         made: World = FakeWorld()
@@ -67,6 +71,12 @@ def fetch_until(world: World, log: EventLog, enough: Callable[[list[Row]], bool]
     raise AssertionError(message)
 
 
+def fetch_into(found: list[Row], world: World, log: EventLog) -> None:
+    """Fetch until it raises."""
+    for _ in range(world.patience):
+        found += rows(log.fetch(100, 0.1, 0.0))
+
+
 def assigned(world: World, log: EventLog, partitions: set[int]) -> None:
     """Fetch until the log has exactly these, from nothing."""
     held: set[int] = set()
@@ -90,6 +100,7 @@ def test_assignment_is_told_once_and_nothing_is_delivered_before_start(world: Wo
     assert Rebalanced((), (), ()) == log.rebalanced()
 
 
+@both_protocols
 def test_the_first_record_is_the_one_started_at_and_the_rest_follow_in_order(world: World, logs: Callable[..., EventLog]) -> None:
     topic = world.create(2)
     world.append(topic, 0, *RECORDS)
@@ -104,6 +115,7 @@ def test_the_first_record_is_the_one_started_at_and_the_rest_follow_in_order(wor
     assert [(0, offset, RECORDS[offset]) for offset in range(500)] == found
 
 
+@both_protocols
 def test_starting_anew_is_exact_whatever_was_prefetched(world: World, logs: Callable[..., EventLog]) -> None:
     topic = world.create(2)
     world.append(topic, 0, *RECORDS)
@@ -182,6 +194,7 @@ def test_a_fetch_gives_no_more_than_asked(world: World, logs: Callable[..., Even
     assert 1 == len(log.fetch(1, 1.0, 0.2))
 
 
+@both_protocols
 def test_committed_positions_come_back_with_their_commit_ids(world: World, logs: Callable[..., EventLog]) -> None:
     topic = world.create(3)
     world.append(topic, 2, *RECORDS)
@@ -207,6 +220,7 @@ def test_bounds_are_the_first_offset_and_the_end(world: World, logs: Callable[..
     assert [(0, 0), (0, 2)] == [log.bounds(0), log.bounds(1)]
 
 
+@both_protocols
 def test_a_partition_goes_to_a_new_member_once_and_comes_back_when_it_leaves(world: World, logs: Callable[..., EventLog]) -> None:
     topic = world.create(4)
     for partition in range(4):
@@ -250,6 +264,7 @@ def test_a_partition_goes_to_a_new_member_once_and_comes_back_when_it_leaves(wor
     assert (max(given), 499, b"499") in fetch_until(world, first, lambda found: (max(given), 499, b"499") in found)
 
 
+@both_protocols
 def test_an_offset_that_the_log_does_not_hold_is_told_and_stops_that_partition_only(world: World, logs: Callable[..., EventLog]) -> None:
     topic = world.create(2)
     world.append(topic, 0, *RECORDS)
@@ -260,8 +275,7 @@ def test_an_offset_that_the_log_does_not_hold_is_told_and_stops_that_partition_o
     log.start(1, 0)
     found: list[Row] = []
     with pytest.raises(OffsetOutOfRange, match="501") as raised:
-        for _ in range(world.patience):
-            found += rows(log.fetch(100, 0.1, 0.0))
+        fetch_into(found, world, log)
     assert (0, 501) == (raised.value.partition, raised.value.offset)
     found += fetch_until(world, log, lambda more: len(found) + len(more) == 500)
     assert [(1, offset, RECORDS[offset]) for offset in range(500)] == found

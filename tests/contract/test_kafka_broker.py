@@ -112,8 +112,7 @@ def test_a_broker_that_is_not_there_is_unavailable_and_nothing_stays_queued(nowh
         KafkaAdmin(nowhere).partitions("t")
     log = KafkaEventLog(nowhere, "t", "g")
     with pytest.raises(Unavailable):
-        for _ in range(50):
-            log.fetch(1, 0.1, 0.0)
+        _ = [log.fetch(1, 0.1, 0.0) for _ in range(50)]
     for asks in (lambda: log.committed([0]), lambda: log.bounds(0), lambda: log.start(0, 0)):
         with pytest.raises(Unavailable):
             asks()
@@ -156,7 +155,12 @@ def test_a_publisher_stays_idempotent(properties: dict[str, object]) -> None:
 
 
 def test_any_other_property_can_be_set(world: RealWorld) -> None:
-    properties = {"fetch.max.bytes": 2_000_000, "client.rack": "r", "session.timeout.ms": "7000", "enable.auto.commit": "False"}
+    properties: dict[str, str | int] = {
+        "fetch.max.bytes": 2_000_000,
+        "client.rack": "r",
+        "session.timeout.ms": "7000",
+        "enable.auto.commit": "False",
+    }
     log = KafkaEventLog(KafkaSettings(world.plain.bootstrap, properties), world.create(1), uuid.uuid4().hex, instance_id="one")
     log.fetch(1, 0.1, 0.0)
     log.close()

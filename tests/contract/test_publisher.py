@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(params=["fake", "real"])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    made: World = FakeWorld() if request.param == "fake" else RealWorld(request.getfixturevalue("kafka_bootstrap"))
+    fake = request.param == "fake"
+    made: World = FakeWorld() if fake else RealWorld(request.getfixturevalue("kafka_bootstrap"))
     yield made
     made.close()
 

@@ -114,20 +114,21 @@ class Watch:
         return {"error_cb": self.note, "logger": LOG}
 
     def note(self, error: KafkaError) -> None:
-        """Remember an error; a fatal one stays."""
-        if self._error is None or not self._error.fatal():
+        """Remember an error that somebody must know of, a fatal one for good; others the client mends itself."""
+        telling = error.fatal() or error.code() in _REMEDIES or error.code() == KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001
+        if not telling:
+            LOG.info("%s: %s", self.what, error.str())
+        elif self._error is None or not self._error.fatal():
             self._error = error
 
     def check(self) -> None:
-        """Raise what was noted if it is fatal or a matter of configuration, or if every broker is gone; anything else mends itself."""
+        """Raise what was noted."""
         error = self._error
         if error is None:
             return
         if not error.fatal():
             self._error = None
-        if error.fatal() or error.code() in _REMEDIES or error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
-            raise explain(error, self.what)
-        LOG.info("%s: %s", self.what, error.str())
+        raise explain(error, self.what)
 
 
 def made(kind: Callable[[dict[str, object]], T], config: dict[str, object]) -> T:

@@ -90,6 +90,7 @@ class KafkaEventLog:
         self._revoked: list[int] = []
         self._lost: list[int] = []
         self._deferred: list[StreamerError] = []
+        self._mine: set[int] = set()
         self._stuck: set[int] = set()
         self._commit_error: KafkaError | None = None
         fixed = {**_FIXED, "group.id": group, **_assignor(settings)}
@@ -134,8 +135,10 @@ class KafkaEventLog:
             Unavailable: the partition is not assigned, or not yet.
 
         """
+        if partition not in self._mine:
+            message = f"{self._topic}[{partition}] is not assigned here"
+            raise Unavailable(message)
         where = TopicPartition(self._topic, partition, offset)
-        self._reach(partition)
         self._floor[partition] = NEVER
         try:
             if partition in self._stuck or not self._sought(where):
@@ -237,10 +240,7 @@ class KafkaEventLog:
         while True:
             try:
                 self._consumer.seek(where)
-            except KafkaException as error:
-                if error_of(error).code() == KafkaError._UNKNOWN_PARTITION:  # noqa: SLF001
-                    message = f"{self._topic}[{where.partition}] is not assigned here"
-                    raise Unavailable(message) from error
+            except KafkaException:
                 if time.monotonic() >= deadline:
                     return False
                 time.sleep(0.005)
@@ -259,6 +259,7 @@ class KafkaEventLog:
         for where in mine:
             self._reach(where.partition)
             self._floor[where.partition] = NEVER
+            self._mine.add(where.partition)
             self._stuck.discard(where.partition)
             self._assigned.append(where.partition)
 
@@ -274,6 +275,7 @@ class KafkaEventLog:
         for where in partitions:
             self._reach(where.partition)
             self._floor[where.partition] = NEVER
+            self._mine.discard(where.partition)
             if where.partition in self._assigned:
                 self._assigned.remove(where.partition)
             if where.partition not in into:
