@@ -24,6 +24,7 @@ WHOLE_MAX = 10**12
 WHOLE_DIGITS_MAX = 13
 EXPONENT_DIGITS_MAX = 15
 BUCKETS = 64
+DURATION_MAX_MS = 36_500 * DAY_MS
 EVENTS_MAX = (2**63 - 1) // WHOLE_MAX  # so many of the greatest values still sum exactly in 64 bits
 ID_BYTES_MAX = {"event_id": 128, "customer_id": 256, "event_type": 64}
 COLUMNS = {
@@ -44,8 +45,8 @@ Declaration = Mapping[str, Any]
 Whole = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-_UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": HOUR_MS, "d": DAY_MS}
-_NUMBER = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?(?:e([+-]?)([0-9]+))?")
+_UNITS_MS = {"h": HOUR_MS, "d": DAY_MS}
+_NUMBER = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?)([0-9]+))?")
 _ADDED = ("count", "sum")
 _TIMES = ("first", "last")
 _LIFETIME = ("lifetime_count", "lifetime_sum")
@@ -136,8 +137,8 @@ def eligible(events: pd.DataFrame, declaration: Declaration) -> pd.Series[Any]:
 
 def duration_ms(text: str) -> int:
     """Milliseconds of a duration such as `90d` or `36h`."""
-    match = re.fullmatch(r"([0-9]+)(ms|s|m|h|d)", text)
-    if match is None:
+    match = re.fullmatch(r"([1-9][0-9]{0,5})([hd])", text)
+    if match is None or int(match[1]) * _UNITS_MS[match[2]] > DURATION_MAX_MS:
         message = f"{text!r} is not a duration such as 90d or 36h"
         raise ValueError(message)
     return int(match[1]) * _UNITS_MS[match[2]]
@@ -303,9 +304,13 @@ def _kind(name: str, spec: Mapping[str, Any], kinds: Sequence[str]) -> str:
 
 
 def _types(of: str | Sequence[str]) -> frozenset[str] | None:
-    if isinstance(of, str):
-        return None if of == "any" else frozenset([of])
-    return None if "any" in of else frozenset(of)
+    types = [of] if isinstance(of, str) else list(of)
+    if types == ["any"]:
+        return None
+    if not types or "any" in types:
+        message = f"{types} are no event types: `any` stands alone"
+        raise ValueError(message)
+    return frozenset(types)
 
 
 def _of_kind(log: Log, feature: str, measure: str, kinds: Sequence[str]) -> Measure:

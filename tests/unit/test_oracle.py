@@ -117,8 +117,8 @@ def test_a_null_adds_nothing_to_a_sum_and_is_still_counted() -> None:
     assert [7.0, 2.0, 2.0] == [value(rows, measures, {"sum": name, "window": "1d"}) for name in measures]
 
 
-def test_an_empty_sum_is_0_whatever_its_default() -> None:
-    assert 0.0 == value([event(event_type="view")], PURCHASES, {"sum": "n", "window": "1d", "default": 5})
+def test_an_empty_sum_is_0() -> None:
+    assert 0.0 == value([event(event_type="view")], PURCHASES, {"sum": "n", "window": "1d"})
 
 
 def test_sums_are_exact_beyond_2_to_the_53_and_rounded_once() -> None:
@@ -378,6 +378,8 @@ def test_refused_events_leave_no_trace_and_their_customers_no_row() -> None:
         ("99.5", 0, 100),
         ("1e3", 0, 1000),
         ("1e+3", 0, 1000),
+        ("1E3", 0, 1000),
+        ("125E-2", 1, 12),
         ("125e-2", 0, 1),
         ("150e-2", 0, 2),
         ("5e-1", 0, 0),
@@ -397,7 +399,7 @@ def test_refused_events_leave_no_trace_and_their_customers_no_row() -> None:
         ("99999999999999", 0, None),
         ("1" + "0" * 6000 + "e-6000", 0, 1),
         ("0." + "0" * 6000 + "1e6001", 0, 1),
-        *((text, 0, None) for text in ("", " 1", "1 ", "1\n", "+1", ".5", "5.", "-", "1e", "1e+", "1E3", "1_000", "1,5", "0x1", "--1")),
+        *((text, 0, None) for text in ("", " 1", "1 ", "1\n", "+1", ".5", "5.", "-", "1e", "1e+", "1_000", "1,5", "0x1", "--1")),
         *((text, 0, None) for text in ("nan", "NaN", "inf", "-Infinity", "\u0661", "1\0")),
     ],
 )
@@ -543,6 +545,11 @@ def test_the_packaged_declaration_by_hand() -> None:
         ({"n": {"distinct": "category"}}, {"distinct": "n", "window": "3h"}, "windows of days"),
         (PURCHASES, {"active_days": "3h"}, "windows of days"),
         ({"n": {"last": "any"}}, {"recency": "n", "cap": "soon"}, "'soon' is not a duration"),
+        ({"n": {"last": "any"}}, {"recency": "n", "cap": "90m"}, "'90m' is not a duration"),
+        ({"n": {"last": "any"}}, {"recency": "n", "cap": "01d"}, "'01d' is not a duration"),
+        ({"n": {"last": "any"}}, {"recency": "n", "cap": "36501d"}, "'36501d' is not a duration"),
+        ({"n": {"count": ["any", "view"]}}, {"sum": "n", "window": "1d"}, "`any` stands alone"),
+        ({"n": {"count": []}}, {"sum": "n", "window": "1d"}, "`any` stands alone"),
         ({"n": {"mean": "amount"}}, {"sum": "n", "window": "1d"}, "exactly one of"),
         (PURCHASES, {"mean": "n"}, "exactly one of"),
     ],
