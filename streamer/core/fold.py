@@ -12,13 +12,13 @@ Distances and votes are fixed-point integers, so that every machine decides alik
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from streamer.core.columns import F64, I16, I32, I64, U8, U64
-from streamer.core.compiled import compiled, kernel
-from streamer.core.declaration import Kind, Lifetime, Tiling, Transform
+from streamer.core.compiled import compiled, compiled_uncounted, kernel, wide
+from streamer.core.declaration import Lifetime, Transform
+from streamer.core.features import evaluate, join
 from streamer.core.plan import BUCKETS, COUNTED, Plan
 from streamer.core.profile import (
     CLOCK,
@@ -38,6 +38,9 @@ from streamer.core.profile import (
     Work,
 )
 
+if TYPE_CHECKING:
+    from streamer.core.columns import F64, I16, I32, I64, U8, U64
+
 VOTE_ONE = 1 << 12  # a vote's unit: 1.0 in standardised space
 VOTE_MAX = (1 << 15) - 1
 FINER = 1 << 8  # centroids are this much finer than votes
@@ -54,9 +57,7 @@ CAUSES = ("first_seen", "behaviour", "decay", "model_drift", "model_reseed")
 APPLIED, DUPLICATE, LATE, JUDGED = range(4)
 TALLIES = 4
 
-_SUM, _MIN = int(Tiling.SUM), int(Tiling.MIN)
 _FIRST, _LAST, _COUNT = int(Lifetime.FIRST), int(Lifetime.LAST), int(Lifetime.COUNT)
-_WINDOW, _RATIO, _RECENCY, _ACTIVE, _GAP, _DISTINCT = (int(kind) for kind in list(Kind)[:6])
 _LOG1P = int(Transform.LOG1P)
 
 
@@ -99,7 +100,7 @@ class Judge(NamedTuple):
 class Sums(NamedTuple):
     """What `p` partitions have learned: votes per segment of the adopted version, and customers by published segment (`new` last)."""
 
-    count: I64  # (p, k)
+    count: I64  # type: ignore[assignment]  # (p, k)
     total: I64  # (p, k, f) in units of 1 / VOTE_ONE
     square: I64  # (p, k, f) in units of 1 / VOTE_ONE^2
     members: I64  # (p, k + 1)
@@ -153,10 +154,11 @@ def make_changes(room: int, f: int) -> Changes:
 @kernel
 def _remember(plan: Plan, work: Work, u: int, event_id: int, time: int) -> bool:
     """Tell whether the id is remembered already, else remember it: the latest `ids_max` by (time, id), none older than the age."""
-    if plan.ids_max == 0 or time < max(work.head[u, CLOCK], time) - plan.ids_age_ms:
-        return False
+    clock = work.head[u, CLOCK]
+    n = wide(work.id_count[u])
+    while n and work.id_time[u, n - 1] < clock - plan.ids_age_ms:
+        n -= 1
     known = event_id >> np.uint64(64 - ID_BITS)
-    n = np.int64(work.id_count[u])
     place = n
     for i in range(n):
         if work.ids[u, i] == known:
@@ -164,14 +166,15 @@ def _remember(plan: Plan, work: Work, u: int, event_id: int, time: int) -> bool:
         later = work.id_time[u, i] < time or (work.id_time[u, i] == time and work.ids[u, i] < known)
         if later and place == n:
             place = i
-    if place < plan.ids_max:
-        last = min(n, plan.ids_max - 1)
-        for i in range(last, place, -1):
+    if place < plan.ids_max and time >= clock - plan.ids_age_ms:
+        n = min(n, plan.ids_max - 1)
+        for i in range(n, place, -1):
             work.ids[u, i] = work.ids[u, i - 1]
             work.id_time[u, i] = work.id_time[u, i - 1]
         work.ids[u, place] = known
         work.id_time[u, place] = time
-        work.id_count[u] = last + 1
+        n += 1
+    work.id_count[u] = n
     return False
 
 
@@ -208,12 +211,8 @@ def _add(plan: Plan, tiles: Tiles, row: int, kept: int, rows: Rows, i: int) -> N
             if not tiles.mask[row] & bit:
                 tiles.mask[row] |= bit
                 tiles.value[row, m] = value
-            elif plan.tile_op[m] == _SUM:
-                tiles.value[row, m] += value
-            elif plan.tile_op[m] == _MIN:
-                tiles.value[row, m] = min(tiles.value[row, m], value)
             else:
-                tiles.value[row, m] = max(tiles.value[row, m], value)
+                tiles.value[row, m] = join(plan.tile_op[m], tiles.value[row, m], value)
         mask >>= 1
         m += 1
 
@@ -240,8 +239,8 @@ def _apply(plan: Plan, work: Work, u: int, rows: Rows, i: int) -> bool:
     day = time // DAY_MS
     for s in range(plan.distincts):
         if plan.distinct_mask[kind] >> s & 1 and rows.text_there[s, i]:
-            bucket = np.int64(rows.text[s, i] & np.uint64(BUCKETS - 1))
-            work.seen[u, s, bucket] = max(np.int64(work.seen[u, s, bucket]), day)
+            bucket = wide(rows.text[s, i] & np.uint64(BUCKETS - 1))
+            work.seen[u, s, bucket] = max(wide(work.seen[u, s, bucket]), day)
     late = day < clock // DAY_MS - plan.horizon_days
     if not late:
         _add(plan, work.days, _tile(work.days, u, day), plan.day_mask, rows, i)
@@ -251,79 +250,10 @@ def _apply(plan: Plan, work: Work, u: int, rows: Rows, i: int) -> bool:
 
 
 @kernel
-def _windowed(tiles: Tiles, u: int, now: int, window: int, m: int, op: int) -> tuple[int, bool]:
-    """Join a measure over the tiles of a window; False where no tile has it."""
-    value = 0
-    there = False
-    for row in range(tiles.start[u] + tiles.count[u] - 1, tiles.start[u] - 1, -1):
-        if tiles.index[row] < now - window:
-            break
-        if tiles.index[row] <= now and tiles.mask[row] >> m & 1:
-            if not there:
-                value = tiles.value[row, m]
-            elif op == _SUM:
-                value += tiles.value[row, m]
-            elif op == _MIN:
-                value = min(value, tiles.value[row, m])
-            else:
-                value = max(value, tiles.value[row, m])
-            there = True
-    return value, there
-
-
-@kernel
-def _days_active(tiles: Tiles, u: int, now: int, window: int) -> int:
-    n = 0
-    for row in range(tiles.start[u] + tiles.count[u] - 1, tiles.start[u] - 1, -1):
-        if tiles.index[row] < now - window:
-            break
-        if tiles.index[row] <= now:
-            n += 1
-    return n
-
-
-@kernel
-def feature(plan: Plan, work: Work, u: int, f: int, as_of: int) -> float:
-    """Compute one feature of one customer as of a time, as docs/features.md specifies."""
-    kind = plan.kind[f]
-    a = np.int64(plan.first[f])
-    tiles = work.hours if plan.hourly[f] else work.days
-    now = as_of // HOUR_MS if plan.hourly[f] else as_of // DAY_MS
-    if kind == _WINDOW:
-        value, there = _windowed(tiles, u, now, plan.window[f], a, plan.tile_op[a])
-        return float(value) if there else plan.default[f]
-    if kind == _RATIO:
-        above = float(_windowed(tiles, u, now, plan.window[f], a, _SUM)[0])
-        below = float(_windowed(tiles, u, now, plan.window[f], np.int64(plan.second[f]), _SUM)[0])
-        if below + plan.weight[f] <= 0.0:
-            return plan.default[f]
-        return (above + plan.prior[f] * plan.weight[f]) / (below + plan.weight[f])
-    if kind == _RECENCY:
-        age = plan.cap_ms[f] if work.life[u, a] == NEVER else min(as_of - work.life[u, a], plan.cap_ms[f])
-        return float(age) / 86_400_000.0
-    if kind == _ACTIVE:
-        return float(_days_active(work.days, u, now, plan.window[f]))
-    if kind == _GAP:
-        count, last = work.life[u, np.int64(plan.third[f])], work.life[u, np.int64(plan.second[f])]
-        if count < 2 or NEVER in (work.life[u, a], last):
-            return float(plan.cap_ms[f]) / 86_400_000.0
-        gap = float(last - work.life[u, a]) / float(count - 1)
-        return min(gap, float(plan.cap_ms[f])) / 86_400_000.0
-    if kind == _DISTINCT:
-        n = 0
-        for bucket in range(BUCKETS):
-            last = work.seen[u, a, bucket]
-            if last >= 0 and now - plan.window[f] <= last <= now:
-                n += 1
-        return float(n)
-    return float(work.life[u, a])
-
-
-@kernel
 def transformed(kind: int, value: float, low: float, high: float, mean: float, scale: float, weight: float) -> float:
     """Clip, transform and standardise one feature."""
     clipped = min(max(value, low), high)
-    if kind == _LOG1P:
+    if kind == _LOG1P and clipped != 0.0:  # the logarithm of 1 is spared: most features of most customers are 0
         clipped = math.copysign(math.log1p(abs(clipped)), clipped)
     return (clipped - mean) / scale * weight
 
@@ -331,7 +261,7 @@ def transformed(kind: int, value: float, low: float, high: float, mean: float, s
 @kernel
 def quantised(z: float) -> int:
     """Round a standardised feature to a vote's 16 bits."""
-    return int(math.floor(min(max(z * VOTE_ONE, -float(VOTE_MAX)), float(VOTE_MAX)) + 0.5))  # clipped first: a huge number has no integer
+    return math.floor(min(max(z * VOTE_ONE, -float(VOTE_MAX)), float(VOTE_MAX)) + 0.5)  # clipped first: a huge number has no integer
 
 
 @kernel
@@ -339,7 +269,7 @@ def squared_distance(vote: I16, centroid: I64) -> int:
     """Square the distance of a vote from a centroid, in units of 1 / CENTROID_ONE^2."""
     total = 0
     for f in range(len(vote)):
-        gap = np.int64(vote[f]) * FINER - centroid[f]
+        gap = wide(vote[f]) * FINER - centroid[f]
         total += gap * gap
     return total
 
@@ -347,12 +277,17 @@ def squared_distance(vote: I16, centroid: I64) -> int:
 @kernel
 def nearest(vote: I16, centroid: I64, size: int) -> int:
     """Find the nearest of the first `size` centroids; the first of equals."""
+    return _nearest(vote, centroid, size)[0]
+
+
+@kernel
+def _nearest(vote: I16, centroid: I64, size: int) -> tuple[int, int]:
     best, least = 0, squared_distance(vote, centroid[0])
     for k in range(1, size):
         distance = squared_distance(vote, centroid[k])
         if distance < least:
             best, least = k, distance
-    return best
+    return best, least
 
 
 @kernel
@@ -368,20 +303,29 @@ def segment_index(judge: Judge, p: int, code: int) -> int:
 def decide(judge: Judge, p: int, vote: I16, code: int, since: int, as_of: int) -> int:
     """Decide which segment a customer belongs to, by margin and dwell.
 
-    A customer leaves a segment for a nearer one that is nearer by `margin`, if it has been in its segment for `dwell_ms` or the other is nearer
-    by `margin_large`. From no segment, from `new` and from a segment that the model no longer has, it joins the nearest.
+    A customer leaves a segment for one that is nearer by `margin`, if it has been in its segment for `dwell_ms` or the other is nearer by
+    `margin_large`. From no segment, from `new` and from a segment that the model no longer has, it joins the nearest.
     """
-    near = nearest(vote, judge.centroid[p], judge.size[p])
-    current = segment_index(judge, p, code)
+    near, distance = _nearest(vote, judge.centroid[p], judge.size[p])
+    return _decide(judge, p, vote, segment_index(judge, p, code), near, distance, as_of - since)
+
+
+@kernel
+def _decide(judge: Judge, p: int, vote: I16, current: int, near: int, distance: int, stayed_ms: int) -> int:
     if current in (OTHER_SEGMENT, near):
         return near
     there = float(squared_distance(vote, judge.centroid[p, current]))
-    here = float(squared_distance(vote, judge.centroid[p, near]))
-    if here > there * (1.0 - judge.margin[p]) ** 2:
+    here = float(distance)
+    if here >= there or here > there * _squared(1.0 - judge.margin[p]):
         return current
-    if as_of - since < judge.dwell_ms[p] and here > there * (1.0 - judge.margin_large[p]) ** 2:
+    if stayed_ms < judge.dwell_ms[p] and here > there * _squared(1.0 - judge.margin_large[p]):
         return current
     return near
+
+
+@kernel
+def _squared(x: float) -> float:
+    return x * x
 
 
 @kernel
@@ -389,7 +333,7 @@ def _vote_out(work: Work, u: int, sums: Sums, p: int) -> None:
     k = work.head[u, HELD] - 1
     sums.count[p, k] -= 1
     for f in range(work.vote.shape[1]):
-        vote = np.int64(work.vote[u, f])
+        vote = wide(work.vote[u, f])
         sums.total[p, k, f] -= vote
         sums.square[p, k, f] -= vote * vote
     work.head[u, HELD] = 0
@@ -399,22 +343,22 @@ def _vote_out(work: Work, u: int, sums: Sums, p: int) -> None:
 def _vote_in(work: Work, u: int, vote: I16, k: int, sums: Sums, p: int) -> None:
     sums.count[p, k] += 1
     for f in range(len(vote)):
-        wide = np.int64(vote[f])
-        sums.total[p, k, f] += wide
-        sums.square[p, k, f] += wide * wide
+        steps = wide(vote[f])
+        sums.total[p, k, f] += steps
+        sums.square[p, k, f] += steps * steps
         work.vote[u, f] = vote[f]
     work.head[u, HELD] = k + 1
 
 
 @kernel
 def _eligible(judge: Judge, p: int, work: Work, u: int) -> bool:
-    for e in range(judge.eligible.shape[1]):
+    for e in range(judge.eligible.shape[1]):  # noqa: SIM110  # numba compiles no generator without counting references
         if work.life[u, judge.eligible[p, e, 0]] < judge.eligible[p, e, 1]:
             return False
     return True
 
 
-@kernel
+@compiled_uncounted
 def _explain(judge: Judge, p: int, vote: I16, k: int, changes: Changes, c: int) -> None:
     """Record the distance to the segment, and how much nearer it is than the nearest other (negative: farther)."""
     here = math.sqrt(float(squared_distance(vote, judge.centroid[p, k])))
@@ -426,89 +370,147 @@ def _explain(judge: Judge, p: int, vote: I16, k: int, changes: Changes, c: int) 
     changes.margin[c] = 1.0 - here / other if other > 0.0 else 0.0
 
 
-@kernel
-def _cause(judge: Judge, p: int, work: Work, u: int, code: int, target: int, as_of: int, due: int) -> int:
-    """Say why a customer with segment `code` moves to `target`; `due` is the cause if nothing else moved them."""
-    head = work.head[u]
-    if code == NO_SEGMENT:
-        return FIRST_SEEN
-    if due != MODEL_RESEED and head[HELD] and head[EPOCH] != judge.epoch[p] and decide(judge, p, work.vote[u], code, head[SINCE], as_of) == target:
-        return MODEL_DRIFT
-    return due
+@compiled_uncounted
+def _cause(judge: Judge, p: int, head: I64, vote: I16, target: int, before: int, due: int) -> int:
+    """Say why a customer moves to `target`; `due` is the cause if nothing else moved them.
 
-
-@kernel
-def _judge(
-    plan: Plan, judge: Judge, sums: Sums, work: Work, u: int, p: int, as_of: int, offset: int, base: int, due: int, changes: Changes, c: int
-) -> int:
-    """Evaluate a customer as of a time: replace the vote, decide, record a change. Returns the number of changes so far.
-
-    `offset` is the change's source, `base` the least version it may have, `due` its cause if neither newness nor the model explains it.
+    The model did if it alone would have: with the vote that the customer had, at the time `before` which that vote is of.
     """
-    code = work.head[u, SEGMENT]
-    known = work.head[u, MODEL] == judge.version[p]
-    if known:
-        old = segment_index(judge, p, code)
-        sums.members[p, old if old >= 0 else judge.number.shape[1]] -= 1
-    else:
-        work.head[u, HELD] = 0
-    features = len(plan.kind)
-    for f in range(features):
-        changes.feature[c, f] = feature(plan, work, u, f, as_of)
-        z = transformed(
-            plan.transform[f], changes.feature[c, f], judge.low[p, f], judge.high[p, f], judge.mean[p, f], judge.scale[p, f], judge.weight[p, f]
+    if head[SEGMENT] == NO_SEGMENT:
+        return FIRST_SEEN
+    if due == MODEL_RESEED or not head[HELD] or head[EPOCH] == judge.epoch[p]:
+        return due
+    return MODEL_DRIFT if decide(judge, p, vote, head[SEGMENT], head[SINCE], before) == target else due
+
+
+@kernel
+def _look(plan: Plan, judge: Judge, work: Work, u: int, p: int, as_of: int, value: F64, vote: I16) -> None:
+    """Evaluate a customer as of a time: features into `value`, (f,), and the vote they make into `vote`, (f,)."""
+    evaluate(plan, work, u, as_of, value)
+    for f in range(len(value)):
+        scaled = transformed(
+            plan.transform[f], value[f], judge.low[p, f], judge.high[p, f], judge.mean[p, f], judge.scale[p, f], judge.weight[p, f]
         )
-        changes.vote[c, f] = quantised(z)
+        vote[f] = quantised(scaled)
+
+
+@compiled_uncounted
+def _judge(
+    plan: Plan,
+    judge: Judge,
+    sums: Sums,
+    work: Work,
+    u: int,
+    p: int,
+    before: int,
+    offset: int,
+    base: int,
+    due: int,
+    changes: Changes,
+    c: int,
+) -> int:
+    """Judge a customer as of its clock: replace the vote, decide, record a change. Returns the number of changes so far.
+
+    `before` is when it was last judged, `offset` the change's source, `base` the least version it may have, `due` its cause if neither
+    newness nor the model explains it.
+    """
+    head, as_of, other = work.head[u], work.head[u, CLOCK], judge.number.shape[1]
+    code = head[SEGMENT]
+    current = segment_index(judge, p, code)
+    if head[MODEL] == judge.version[p]:
+        sums.members[p, current if current >= 0 else other] -= 1
+    else:
+        head[HELD] = 0
     vote = changes.vote[c]
-    target = -1
-    after = NEW_SEGMENT
+    _look(plan, judge, work, u, p, as_of, changes.feature[c], vote)
+    near, target, after = OTHER_SEGMENT, OTHER_SEGMENT, NEW_SEGMENT
     if _eligible(judge, p, work, u):
-        target = decide(judge, p, vote, code, work.head[u, SINCE], as_of)
+        near, distance = _nearest(vote, judge.centroid[p], judge.size[p])
+        target = _decide(judge, p, vote, current, near, distance, as_of - head[SINCE])
         after = FIRST_CODE + judge.number[p, target]
-    cause = _cause(judge, p, work, u, code, target, as_of, due) if after != code else due
-    if work.head[u, HELD]:
+    cause = _cause(judge, p, head, work.vote[u], target, before, due) if after != code else due
+    if head[HELD]:
         _vote_out(work, u, sums, p)
-    if target >= 0:
-        _vote_in(work, u, vote, nearest(vote, judge.centroid[p], judge.size[p]), sums, p)
-    sums.members[p, target if target >= 0 else judge.number.shape[1]] += 1
-    work.head[u, MODEL] = judge.version[p]
-    work.head[u, EPOCH] = judge.epoch[p]
+    if near >= 0:
+        _vote_in(work, u, vote, near, sums, p)
+    sums.members[p, target if target >= 0 else other] += 1
+    head[MODEL] = judge.version[p]
+    head[EPOCH] = judge.epoch[p]
     if after == code:
         return c
+    changes.distance[c] = 0.0
+    changes.margin[c] = 0.0
     if target >= 0:
         _explain(judge, p, vote, target, changes, c)
-    else:
-        changes.distance[c] = 0.0
-        changes.margin[c] = 0.0
-    work.head[u, VERSION] = max(work.head[u, VERSION] + 1, base)
+    changes.before[c] = code
+    changes.since[c] = head[SINCE]
+    head[VERSION] = max(head[VERSION] + 1, base)
+    head[SEGMENT] = after
+    head[SINCE] = as_of
     changes.slot[c] = u
     changes.part[c] = p
     changes.offset[c] = offset
     changes.cause[c] = cause
-    changes.before[c] = code
     changes.after[c] = after
-    changes.since[c] = work.head[u, SINCE]
     changes.occurred[c] = as_of
-    changes.version[c] = work.head[u, VERSION]
+    changes.version[c] = head[VERSION]
     changes.model[c] = judge.version[p]
     changes.epoch[c] = judge.epoch[p]
-    work.head[u, SEGMENT] = after
-    work.head[u, SINCE] = as_of
     return c + 1
 
 
 @kernel
+def _due(judge: Judge, work: Work, u: int, p: int) -> bool:
+    """Tell whether a customer has yet to be judged by the version that the partition has adopted."""
+    return judge.version[p] != 0 and work.head[u, MODEL] != judge.version[p] and work.head[u, CLOCK] != NEVER
+
+
+@compiled_uncounted
 def settle(plan: Plan, judge: Judge, sums: Sums, work: Work, u: int, p: int, era: int, changes: Changes, c: int) -> int:
-    """Do what has come due for a customer: be judged by the version that the partition has adopted. Returns the number of changes so far."""
-    if judge.version[p] == 0 or work.head[u, MODEL] == judge.version[p] or work.head[u, CLOCK] == NEVER:
-        return c
-    as_of = max(work.head[u, CLOCK], judge.as_of[p])
-    work.head[u, CLOCK] = as_of
+    """Do what has come due for a customer. Returns the number of changes so far."""
+    before = work.head[u, CLOCK]
+    work.head[u, CLOCK] = max(before, judge.as_of[p])
     base = era * ERA_VERSIONS + judge.at_offset[p] * OFFSET_VERSIONS
-    return _judge(plan, judge, sums, work, u, p, as_of, judge.at_offset[p], base, MODEL_RESEED, changes, c)
+    return _judge(plan, judge, sums, work, u, p, before, judge.at_offset[p], base, wide(MODEL_RESEED), changes, c)
 
 
-@kernel
+@compiled_uncounted
+def _fold(
+    plan: Plan,
+    judge: Judge,
+    sums: Sums,
+    work: Work,
+    rows: Rows,
+    swept: I32,
+    swept_part: I32,
+    era: int,
+    watermark: I64,
+    tally: I64,
+    changes: Changes,
+) -> int:
+    c = wide(0)  # a constant would make a type of its own, and all that takes it would be compiled twice
+    for i in range(len(swept)):
+        u, p = wide(swept[i]), wide(swept_part[i])
+        if _due(judge, work, u, p):
+            c = settle(plan, judge, sums, work, u, p, era, changes, c)
+    for i in range(len(rows.slot)):
+        u, p = wide(rows.slot[i]), wide(rows.part[i])
+        if _due(judge, work, u, p):
+            c = settle(plan, judge, sums, work, u, p, era, changes, c)
+        watermark[p] = max(watermark[p], rows.time[i])
+        if _remember(plan, work, u, rows.event_id[i], rows.time[i]):
+            tally[p, DUPLICATE] += 1
+            continue
+        before = work.head[u, CLOCK]
+        tally[p, APPLIED] += 1
+        tally[p, LATE] += _apply(plan, work, u, rows, i)
+        if judge.version[p]:
+            tally[p, JUDGED] += 1
+            base = era * ERA_VERSIONS + (rows.offset[i] + 1) * OFFSET_VERSIONS
+            c = _judge(plan, judge, sums, work, u, p, before, rows.offset[i], base, wide(BEHAVIOUR), changes, c)
+    return c
+
+
 def fold(
     plan: Plan,
     judge: Judge,
@@ -527,20 +529,10 @@ def fold(
     Updates `sums`, `work`, `watermark` (p,) and `tally` (p, TALLIES) in place; `changes` must have room for one row per swept customer, per
     event and per customer, and one more. Returns how many changes there are.
     """
-    c = 0
-    for i in range(len(swept)):
-        c = settle(plan, judge, sums, work, swept[i], swept_part[i], era, changes, c)
-    for i in range(len(rows.slot)):
-        u, p = rows.slot[i], rows.part[i]
-        c = settle(plan, judge, sums, work, u, p, era, changes, c)
-        watermark[p] = max(watermark[p], rows.time[i])
-        if _remember(plan, work, u, rows.event_id[i], rows.time[i]):
-            tally[p, DUPLICATE] += 1
-            continue
-        tally[p, APPLIED] += 1
-        tally[p, LATE] += _apply(plan, work, u, rows, i)
-        if judge.version[p]:
-            tally[p, JUDGED] += 1
-            base = era * ERA_VERSIONS + (rows.offset[i] + 1) * OFFSET_VERSIONS
-            c = _judge(plan, judge, sums, work, u, p, work.head[u, CLOCK], rows.offset[i], base, BEHAVIOUR, changes, c)
-    return c
+    joined = rows._replace(  # a batch with gaps would be compiled for anew
+        value=np.ascontiguousarray(rows.value),
+        there=np.ascontiguousarray(rows.there),
+        text=np.ascontiguousarray(rows.text),
+        text_there=np.ascontiguousarray(rows.text_there),
+    )
+    return _fold(plan, judge, sums, work, joined, swept, swept_part, era, watermark, tally, changes)

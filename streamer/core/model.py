@@ -7,19 +7,21 @@ with anything, so the model that is stored, published and fitted again decides a
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from streamer.core.columns import F64, I16, I64
 from streamer.core.compiled import compiled, kernel
 from streamer.core.declaration import Declaration, Transform
-from streamer.core.fold import CENTROID_ONE, VOTE_ONE, feature, quantised, transformed
+from streamer.core.features import evaluate
+from streamer.core.fold import CENTROID_ONE, FINER, VOTE_MAX, VOTE_ONE, quantised, transformed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from streamer.core.columns import F64, I16, I64
     from streamer.core.plan import Plan
     from streamer.core.profile import Work
 
@@ -84,9 +86,15 @@ class ModelVersion:
     provenance: Mapping[str, str]
     previous_version: int | None = None
 
+    @property
+    def active(self) -> tuple[Segment, ...]:
+        """Give the segments that customers can be in: those not retired."""
+        return tuple(segment for segment in self.segments if not segment.retired)
+
     def fixed_centroids(self) -> I64:
-        """Give the centroids in the fixed-point units of the fold."""
-        return np.floor(self.centroids * CENTROID_ONE + 0.5).astype(np.int64)
+        """Give the centroids of the active segments in the fixed-point units of the fold, where every vote is: no mean is farther out."""
+        chosen = self.centroids[[not segment.retired for segment in self.segments]]
+        return np.clip(np.floor(chosen * CENTROID_ONE + 0.5), -VOTE_MAX * FINER, VOTE_MAX * FINER).astype(np.int64)
 
     def record(self) -> dict[str, Any]:
         """Give the version as the ModelVersion schema has it."""
@@ -133,8 +141,18 @@ class ModelVersion:
 
 
 def from_record(record: Mapping[str, Any]) -> ModelVersion:
-    """Read a version from a record of the ModelVersion schema, times as whole milliseconds."""
+    """Read a version from a record of the ModelVersion schema, times as whole milliseconds.
+
+    Raises:
+        ValueError: it can't be judged by, with every reason.
+
+    """
     features = record["features"]
+    segments = record["segments"]
+    faults = [fault for wrong, fault in _faults(features, segments, record["decision"]) if wrong]
+    if faults:
+        message = f"version {record['version']} of model {record['name']!r} can't be used: {'; '.join(faults)}: publish a sound one"
+        raise ValueError(message)
 
     def column(name: str) -> F64:
         return np.array([feature[name] for feature in features], np.float64)
@@ -150,13 +168,36 @@ def from_record(record: Mapping[str, Any]) -> ModelVersion:
         transforms=tuple(Transform[feature["transform"].upper()] for feature in features),
         scaling=Scaling(column("clip_low"), column("clip_high"), column("mean"), column("scale"), column("weight")),
         eligibility=tuple((rule["measure"], rule["at_least"]) for rule in record["eligibility"]),
-        segments=tuple(Segment(s["number"], s["name"], s["members"], s["retired"]) for s in record["segments"]),
-        centroids=np.array([s["centroid"] for s in record["segments"]], np.float64).reshape(len(record["segments"]), len(features)),
+        segments=tuple(Segment(s["number"], s["name"], s["members"], s["retired"]) for s in segments),
+        centroids=np.array([s["centroid"] for s in segments], np.float64),
         decision=Decision(decision["margin"], decision["margin_large"], decision["dwell_ms"]),
         quality=dict(record["quality"]),
         provenance=dict(record["provenance"]),
         previous_version=record["previous_version"],
     )
+
+
+def _faults(
+    features: Sequence[Mapping[str, Any]], segments: Sequence[Mapping[str, Any]], decision: Mapping[str, Any]
+) -> Iterator[tuple[bool, str]]:
+    """List what may be wrong with a version, and whether it is."""
+    known = {transform.name.lower() for transform in Transform}
+    for feature in features:
+        yield (
+            feature["transform"] not in known,
+            f"feature {feature['name']} has the transform {feature['transform']!r}, known are {sorted(known)}",
+        )
+        numbers = [feature[name] for name in ("clip_low", "clip_high", "mean", "scale", "weight")]
+        yield not all(map(math.isfinite, numbers)) or feature["scale"] <= 0, f"feature {feature['name']} is scaled by {numbers}"
+    numbers = [segment["number"] for segment in segments]
+    yield numbers != sorted({n for n in numbers if n > 0}), f"segments are numbered {numbers}, not upwards from 1 or more"
+    yield all(segment["retired"] for segment in segments), "every segment is retired"
+    for segment in segments:
+        centroid = segment["centroid"]
+        yield len(centroid) != len(features), f"segment {segment['number']} has {len(centroid)} coordinates for {len(features)} features"
+        yield not all(map(math.isfinite, centroid)), f"segment {segment['number']} has the centroid {centroid}"
+    margins = [decision["margin"], decision["margin_large"]]
+    yield not all(0 <= margin <= 1 for margin in margins), f"margins are {margins}, not from 0 to 1"
 
 
 @compiled
@@ -165,8 +206,7 @@ def features_as_of(plan: Plan, work: Work, as_of: int) -> F64:
     u, f = len(work.found), len(plan.kind)
     values = np.empty((u, f), np.float64)
     for i in range(u):
-        for j in range(f):
-            values[i, j] = feature(plan, work, i, j, as_of)
+        evaluate(plan, work, i, as_of, values[i])
     return values
 
 
@@ -192,7 +232,7 @@ def scale(transforms: tuple[Transform, ...], values: F64) -> Scaling:
     log = np.array([transform is Transform.LOG1P for transform in transforms])
     shaped = np.where(log, np.copysign(np.log1p(np.abs(clipped)), clipped), clipped)
     mean, deviation = shaped.mean(axis=0), shaped.std(axis=0)
-    flat = deviation < 1e-9  # noqa: PLR2004  # far below what any feature's unit can tell apart
+    flat = deviation < 1e-9  # far below what any feature's unit can tell apart
     return Scaling(low, high, mean, np.where(flat, 1.0, deviation), np.where(flat, 0.0, 1.0))
 
 
@@ -235,8 +275,10 @@ def assemble(
 def within_squares(vectors: I16, centroids: F64) -> float:
     """Sum the squared distances of votes (n, f) to their nearest centroid (k, f), in standardised space (inertia)."""
     points = vectors / VOTE_ONE
-    distance = ((points[:, None, :] - centroids[None, :, :]) ** 2).sum(axis=2) if len(points) else np.zeros((0, 1))
-    return float(distance.min(axis=1).sum())
+    least = np.full(len(points), np.inf)
+    for centroid in centroids:
+        np.minimum(least, ((points - centroid) ** 2).sum(axis=1), out=least)
+    return float(least.sum())
 
 
 def digest(body: bytes) -> bytes:

@@ -43,7 +43,10 @@ class Learned:
 
 @dataclass(frozen=True, slots=True)
 class PartitionData:
-    """One partition's own knowledge. `model` is 0 before the first version; then `centroids` (k, f) are those of the adopted epoch."""
+    """One partition's own knowledge. `model` is 0 before the first version; then `centroids` (k, f) are those of the adopted epoch.
+
+    `k` counts the version's segments that are not retired, in their order.
+    """
 
     feature_version: str
     watermark: int = NEVER
@@ -76,7 +79,7 @@ def pack_state(data: PartitionData) -> bytes:
 
 
 def unpack_state(packed: bytes) -> PartitionData:
-    """Unpack; raises ValueError for another layout."""
+    """Unpack; raises ValueError for another layout, and for what `pack_state` did not pack."""
     if packed[:1] != bytes([LAYOUT]):
         message = f"the partition's state has layout {packed[:1].hex() or 'none'}, this program reads {LAYOUT}"
         raise ValueError(message)
@@ -86,15 +89,20 @@ def unpack_state(packed: bytes) -> PartitionData:
     if not header["model"]:
         return PartitionData(**header)
     body = np.frombuffer(packed, "<i8", offset=end).astype(np.int64)
-    sizes = np.cumsum([k * f, k, k * f, k * f])
-    centroids, count, total, square, members = np.split(body, sizes)
+    if len(body) != 3 * k * f + 2 * k + 1:
+        message = f"the partition's state has {len(body)} numbers where {k} segments and {f} features need {3 * k * f + 2 * k + 1}"
+        raise ValueError(message)
+    centroids, count, total, square, members = np.split(body, np.cumsum([k * f, k, k * f, k * f]))
     learned = Learned(count, total.reshape(k, f), square.reshape(k, f), members)
     return PartitionData(**header, centroids=centroids.reshape(k, f), learned=learned)
 
 
 def adopt_version(data: PartitionData, version: ModelVersion, at_offset: int, as_of: int) -> PartitionData:
-    """Adopt a version at an offset: sums begin anew and a sweep begins; its customers are judged as of `as_of`, or later if their clock is."""
-    k, f = version.centroids.shape
+    """Adopt a version at an offset: sums begin anew, and a sweep begins.
+
+    Customers are judged as of `as_of`, or as of their clock if it is later.
+    """
+    centroids = version.fixed_centroids()
     return replace(
         data,
         model=version.version,
@@ -102,8 +110,8 @@ def adopt_version(data: PartitionData, version: ModelVersion, at_offset: int, as
         as_of=as_of,
         at_offset=at_offset,
         cursor="0",
-        centroids=version.fixed_centroids(),
-        learned=Learned.nothing(k, f),
+        centroids=centroids,
+        learned=Learned.nothing(*centroids.shape),
     )
 
 
@@ -128,25 +136,33 @@ def stack_judge(data: Sequence[PartitionData], versions: Mapping[int, ModelVersi
     """Lay out what `p` partitions judge by, side by side."""
     p = len(data)
     known = [versions[d.model] if d.model else None for d in data]
-    k = max((len(v.segments) for v in known if v), default=1)
+    k = max((len(v.active) for v in known if v), default=1)
     f = len(declaration.features)
     rules = max((len(v.eligibility) for v in known if v), default=0)
     lifetime = {m.name: i for i, m in enumerate(declaration.lifetimes)}
     judge = Judge(
-        *(np.array([getattr(d, name) for d in data], np.int64) for name in ("model", "epoch", "as_of", "at_offset")),
-        np.array([len(v.segments) if v else 0 for v in known], np.int32),
-        np.zeros((p, k), np.int64),
-        np.zeros((p, k, f), np.int64),
-        *(np.zeros((p, f)) for _ in range(5)),
-        np.zeros((p, rules, 2), np.int64),
-        *(np.zeros(p) for _ in range(2)),
-        np.zeros(p, np.int64),
+        version=np.array([d.model for d in data], np.int64),
+        epoch=np.array([d.epoch for d in data], np.int64),
+        as_of=np.array([d.as_of for d in data], np.int64),
+        at_offset=np.array([d.at_offset for d in data], np.int64),
+        size=np.array([len(v.active) if v else 0 for v in known], np.int32),
+        number=np.zeros((p, k), np.int64),
+        centroid=np.zeros((p, k, f), np.int64),
+        low=np.zeros((p, f)),
+        high=np.zeros((p, f)),
+        mean=np.zeros((p, f)),
+        scale=np.ones((p, f)),
+        weight=np.zeros((p, f)),
+        eligible=np.full((p, rules, 2), (0, np.iinfo(np.int64).min), np.int64),  # where a version has fewer rules, one that always holds
+        margin=np.zeros(p),
+        margin_large=np.zeros(p),
+        dwell_ms=np.zeros(p, np.int64),
     )
     for i, (d, v) in enumerate(zip(data, known, strict=True)):
         if v is None or d.centroids is None:
             continue
-        judge.number[i, : len(v.segments)] = [segment.number for segment in v.segments]
-        judge.centroid[i, : len(v.segments)] = d.centroids
+        judge.number[i, : len(v.active)] = [segment.number for segment in v.active]
+        judge.centroid[i, : len(v.active)] = d.centroids
         for name in ("low", "high", "mean", "scale", "weight"):
             getattr(judge, name)[i] = getattr(v.scaling, name)
         for e, (measure, least) in enumerate(v.eligibility):

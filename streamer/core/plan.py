@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from streamer.core.declaration import DAY_MS, Declaration, DistinctMeasure, LifetimeMeasure, TileMeasure
+from streamer.core.declaration import DAY_MS, Declaration, DistinctMeasure, Kind, LifetimeMeasure, TileMeasure
 from streamer.core.hashing import xxh64
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 COUNTED = -1  # the source of a measure that counts events
 BUCKETS = 64
+_TILED = (Kind.WINDOW, Kind.RATIO, Kind.ACTIVE_DAYS)
 
 
 class Plan(NamedTuple):
@@ -54,17 +55,28 @@ class Plan(NamedTuple):
     prior: F64  # (f,)
     weight: F64  # (f,)
     default: F64  # (f,)
+    order: I16  # (f,) features as they are computed: those without tiles, those of tiles of days, those of tiles of hours, by window
+    days_from: int  # where in `order` those of tiles of days begin
+    hours_from: int
 
 
 def plan(declaration: Declaration) -> Plan:
     """Lay a declaration out as arrays."""
     types = declaration.types
     joined = b"".join(name.encode() for name in types)
-    index = {m.name: i for group in (declaration.tiles, declaration.lifetimes, declaration.distincts) for i, m in enumerate(group)}
+    groups: tuple[Sequence[TileMeasure | LifetimeMeasure | DistinctMeasure], ...] = (
+        declaration.tiles,
+        declaration.lifetimes,
+        declaration.distincts,
+    )
+    index = {measure.name: i for group in groups for i, measure in enumerate(group)}
     sources = {source: i for i, source in enumerate(declaration.sources)}
     features = declaration.features
     named = [[index[name] for name in feature.measures] + [COUNTED] * 3 for feature in features]
     granular = {hourly: {name for f in features if f.hourly is hourly for name in f.measures} for hourly in (False, True)}
+
+    tiled = [f.kind in _TILED for f in features]
+    order = sorted(range(len(features)), key=lambda f: (tiled[f], features[f].hourly, features[f].window if tiled[f] else 0, f))
 
     def kept(hourly: bool) -> int:  # noqa: FBT001  # private, named at both calls
         return sum(1 << i for i, m in enumerate(declaration.tiles) if m.name in granular[hourly])
@@ -102,6 +114,9 @@ def plan(declaration: Declaration) -> Plan:
         prior=np.array([f.prior for f in features], np.float64),
         weight=np.array([f.weight for f in features], np.float64),
         default=np.array([f.default for f in features], np.float64),
+        order=np.array(order, np.int16),
+        days_from=tiled.count(False),
+        hours_from=len(features) - sum(f.hourly for f in features),
     )
 
 

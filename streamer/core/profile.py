@@ -3,13 +3,13 @@
 Law: `pack(unpack(x)) == x` for every profile that `pack` made, and equal working columns pack to equal bytes, whatever the order in which
 events made them.
 
-Layout 1, all integers LEB128 varints unless said otherwise, `z` zigzag:
+Layout 1, all integers LEB128 varints of 64 bits unless said otherwise, `z` zigzag:
 
     layout (1 byte), feature version tag (4 bytes, little-endian)
     number of day tiles, of hour tiles, of remembered ids
     clock z, version, model, epoch, segment code, since z
     held (0: no vote, else 1 + the segment's index in the model), if held: the vote, f 16-bit little-endian integers
-    lifetime measures: a time as 0 (unknown) or 1 + zigzag(clock - time); a count or sum z
+    lifetime measures: a time as 0 (unknown) or 1 + clock - time; a count or sum z
     distinct measures, each: number of hit buckets, then (bucket (1 byte), clock's day - day)
     ids, latest first: 6 bytes of hash, then clock - time for the first, the time before the previous one for the others
     day tiles, latest first: days before the previous (the first: before the clock's day), mask of measures, z of each
@@ -19,14 +19,16 @@ Layout 1, all integers LEB128 varints unless said otherwise, `z` zigzag:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from streamer.core.columns import I16, I32, I64, U8, U64
-from streamer.core.compiled import compiled, kernel
+from streamer.core.compiled import compiled, kernel, wide
 from streamer.core.hashing import xxh64
 from streamer.core.plan import BUCKETS, Plan
+
+if TYPE_CHECKING:
+    from streamer.core.columns import I16, I32, I64, U8, U64
 
 LAYOUT = 1
 DAY_MS = 86_400_000
@@ -43,11 +45,11 @@ _LIFE_SUMMED = 2  # Lifetime.COUNT and beyond are numbers, before it times
 
 
 class Tiles(NamedTuple):
-    """Rows of tiles of all customers: customer u's are `start[u]` to `start[u] + count[u]`, in order of time, with room for `room[u]`."""
+    """Rows of tiles of all customers: customer u's are `start[u]` to `start[u] + count[u]`, in order of time, with room for more."""
 
     start: I64  # (u,)
-    count: I32  # (u,)
-    index: I32  # (rows,) day or hour
+    count: I32  # type: ignore[assignment]  # (u,); a tuple's methods are not missed
+    index: I32  # type: ignore[assignment]  # (rows,) day or hour
     mask: I64  # (rows,) measures that are there
     value: I64  # (rows, m)
 
@@ -65,6 +67,7 @@ class Work(NamedTuple):
     id_count: I32  # (u,)
     days: Tiles
     hours: Tiles
+    joined: I64  # (m,) scratch: the measures of one customer, joined over the tiles of a window
 
 
 @kernel
@@ -74,20 +77,29 @@ def _get(data: U8, at: int, end: int) -> tuple[int, int]:
     for shift in range(0, 70, 7):
         if at < 0 or at >= end:
             return 0, -1
-        byte = np.int64(data[at])
+        byte = wide(data[at])
         at += 1
-        value |= (byte & 0x7F) << shift
+        value |= (byte & 0x7F) << shift if shift < 63 else -((byte & 1) << 63)
         if byte < 0x80:
             return value, at
     return 0, -1
 
 
 @kernel
+def _get_to(data: U8, at: int, end: int, most: int) -> tuple[int, int]:
+    """Read a varint from 0 to `most`; the position is -1 where it is none."""
+    value, at = _get(data, at, end)
+    if value < 0 or value > most:
+        return 0, -1
+    return value, at
+
+
+@kernel
 def _put(data: U8, at: int, value: int) -> int:
-    """Write a varint of a number that is not negative."""
-    while value >= 0x80:
+    """Write a varint; a negative number as the unsigned one of the same 64 bits."""
+    while value < 0 or value >= 0x80:
         data[at] = (value & 0x7F) | 0x80
-        value >>= 7
+        value = (value >> 7) & ((1 << 57) - 1)
         at += 1
     data[at] = value
     return at + 1
@@ -100,7 +112,24 @@ def _zig(value: int) -> int:
 
 @kernel
 def _zag(value: int) -> int:
-    return (value >> 1) ^ -(value & 1)
+    return ((value >> 1) & ((1 << 63) - 1)) ^ -(value & 1)
+
+
+@kernel
+def _get_4(data: U8, at: int) -> int:
+    return wide(data[at]) | wide(data[at + 1]) << 8 | wide(data[at + 2]) << 16 | wide(data[at + 3]) << 24
+
+
+@kernel
+def _put_4(data: U8, at: int, value: int) -> int:
+    for b in range(4):
+        data[at + b] = (value >> (8 * b)) & 0xFF
+    return at + 4
+
+
+@kernel
+def _checksum(data: U8, begin: int, length: int) -> int:
+    return wide(xxh64(data, begin, length) & 0xFFFFFFFF)
 
 
 @compiled
@@ -116,23 +145,18 @@ def _rooms(plan: Plan, values: U8, bounds: I64, extra: I64) -> tuple[U8, I64, I6
         hours[i] = extra[i] if plan.horizon_hours else 0
         if at == end:
             continue
-        if end - at < 16 or values[at] != LAYOUT:
+        if end - at < 9 or values[at] != LAYOUT or _get_4(values, end - 4) != _checksum(values, at, end - 4 - at):
             found[i] = CORRUPT
             continue
-        kept = np.int64(values[end - 4]) | np.int64(values[end - 3]) << 8 | np.int64(values[end - 2]) << 16 | np.int64(values[end - 1]) << 24
-        if np.int64(xxh64(values, at, end - 4 - at) & np.uint64(0xFFFFFFFF)) != kept:
-            found[i] = CORRUPT
-            continue
-        tag = np.int64(values[at + 1]) | np.int64(values[at + 2]) << 8 | np.int64(values[at + 3]) << 16 | np.int64(values[at + 4]) << 24
-        if tag != plan.tag:
+        if _get_4(values, at + 1) != plan.tag:
             found[i] = OTHER_VERSION
             continue
-        found[i] = PRESENT
-        n_days, at = _get(values, at + 5, end)
-        n_hours, at = _get(values, at, end)
-        if at < 0 or n_days + n_hours > end - at:
+        n_days, at = _get_to(values, at + 5, end, end - at)
+        n_hours, at = _get_to(values, at, end, end - at)
+        if at < 0:
             found[i] = CORRUPT
             continue
+        found[i] = PRESENT
         days[i] += n_days
         hours[i] += n_hours
     return found, days, hours
@@ -159,13 +183,13 @@ def _read_tiles(tiles: Tiles, u: int, n: int, values: U8, at: int, end: int, clo
     """Read `n` tiles, latest first, into rows in order of time."""
     index = clock_tile
     for row in range(tiles.start[u] + n - 1, tiles.start[u] - 1, -1):
-        gap, at = _get(values, at, end)
+        gap, at = _get_to(values, at, end, index)
         index -= gap
         tiles.index[row] = index
-        mask, at = _get(values, at, end)
+        mask, at = _get_to(values, at, end, (1 << tiles.value.shape[1]) - 1)
         tiles.mask[row] = mask
         m = 0
-        while mask and m < tiles.value.shape[1]:
+        while mask:
             if mask & 1:
                 value, at = _get(values, at, end)
                 tiles.value[row, m] = _zag(value)
@@ -183,7 +207,7 @@ def _write_tiles(tiles: Tiles, u: int, data: U8, at: int, clock_tile: int, horiz
         if tiles.index[row] < clock_tile - horizon:
             break
         at = _put(data, at, index - tiles.index[row])
-        index = np.int64(tiles.index[row])
+        index = wide(tiles.index[row])
         mask = tiles.mask[row]
         at = _put(data, at, mask)
         m = 0
@@ -207,52 +231,51 @@ def _kept(tiles: Tiles, u: int, clock_tile: int, horizon: int) -> int:
 
 @kernel
 def _read_one(plan: Plan, work: Work, u: int, values: U8, at: int, end: int) -> bool:
-    """Read what follows the tag; False where the bytes end early. The checksum has been verified, so only a foreign writer could do that."""
+    """Read what follows the tag; False where it is no profile. The checksum is right, so only a foreign writer could do that."""
     n_days, at = _get(values, at, end)
     n_hours, at = _get(values, at, end)
-    n_ids, at = _get(values, at, end)
+    n_ids, at = _get_to(values, at, end, plan.ids_max)
     for i in range(HEAD):
         value, at = _get(values, at, end)
         work.head[u, i] = _zag(value) if i in (CLOCK, SINCE) else value
     if work.head[u, HELD]:
-        if at + 2 * work.vote.shape[1] > end:
+        if at < 0 or at + 2 * work.vote.shape[1] > end:
             return False
         for f in range(work.vote.shape[1]):
-            low, high = np.int64(values[at]), np.int64(values[at + 1])
+            low, high = wide(values[at]), wide(values[at + 1])
             work.vote[u, f] = (low | high << 8) - ((high & 0x80) << 9)
             at += 2
-    clock = work.head[u, CLOCK]
+    clock = wide(work.head[u, CLOCK])
+    if abs(clock) > -NEVER:
+        return False
     for i in range(len(plan.life_op)):
         value, at = _get(values, at, end)
         if plan.life_op[i] >= _LIFE_SUMMED:
             work.life[u, i] = _zag(value)
-        elif value:
-            work.life[u, i] = clock - _zag(value - 1)
+        elif value > 0:
+            work.life[u, i] = clock - (value - 1)
+    day, hour = clock // DAY_MS, clock // HOUR_MS
     for s in range(work.seen.shape[1]):
-        n, at = _get(values, at, end)
+        n, at = _get_to(values, at, end, BUCKETS)
         for _ in range(n):
-            if at < 0 or at >= end:
-                return False
-            bucket = values[at] & 63
-            gap, at = _get(values, at + 1, end)
-            work.seen[u, s, bucket] = clock // DAY_MS - gap
+            bucket, at = _get_to(values, at, end, BUCKETS - 1)
+            gap, at = _get_to(values, at, end, day)
+            work.seen[u, s, bucket] = day - gap
     time = clock
-    if n_ids > plan.ids_max:
-        return False
     for i in range(n_ids):
         if at < 0 or at + 6 > end:
             return False
         known = np.uint64(0)
         for b in range(6):
             known |= np.uint64(values[at + b]) << np.uint64(8 * b)
-        gap, at = _get(values, at + 6, end)
+        gap, at = _get_to(values, at + 6, end, plan.ids_age_ms)
         time -= gap
         work.ids[u, i] = known
         work.id_time[u, i] = time
     work.id_count[u] = n_ids
-    at = _read_tiles(work.days, u, n_days, values, at, end, clock // DAY_MS)
-    at = _read_tiles(work.hours, u, n_hours, values, at, end, clock // HOUR_MS)
-    return bool(at == end)
+    at = _read_tiles(work.days, u, n_days, values, at, end, day)
+    at = _read_tiles(work.hours, u, n_hours, values, at, end, hour)
+    return at == end
 
 
 @compiled
@@ -275,6 +298,7 @@ def unpack(plan: Plan, values: U8, bounds: I64, extra: I64) -> Work:
         np.zeros(u, np.int32),
         _tiles(days, m),
         _tiles(hours, m),
+        np.zeros(m, np.int64),
     )
     for i in range(u):
         work.head[i, CLOCK] = NEVER
@@ -290,23 +314,22 @@ def unpack(plan: Plan, values: U8, bounds: I64, extra: I64) -> Work:
 @kernel
 def _size_max(plan: Plan, work: Work, u: int) -> int:
     m = len(plan.tile_op)
-    tiles = np.int64(work.days.count[u]) + np.int64(work.hours.count[u])
+    tiles = wide(work.days.count[u]) + wide(work.hours.count[u])
     fixed = 9 + 10 * (3 + HEAD) + 2 * work.vote.shape[1] + 10 * len(plan.life_op) + work.seen.shape[1] * (2 + BUCKETS * 6)
-    return fixed + 16 * np.int64(work.id_count[u]) + tiles * (20 + 10 * m)
+    return fixed + 16 * wide(work.id_count[u]) + tiles * (20 + 10 * m)
 
 
 @kernel
 def _write_one(plan: Plan, work: Work, u: int, data: U8, at: int) -> int:
     begin = at
     data[at] = LAYOUT
-    for b in range(4):
-        data[at + 1 + b] = (plan.tag >> (8 * b)) & 0xFF
+    at = _put_4(data, at + 1, plan.tag)
     clock = work.head[u, CLOCK]
     day, hour = clock // DAY_MS, clock // HOUR_MS
     n_ids = 0
     while n_ids < work.id_count[u] and work.id_time[u, n_ids] >= clock - plan.ids_age_ms:
         n_ids += 1
-    at = _put(data, at + 5, _kept(work.days, u, day, plan.horizon_days))
+    at = _put(data, at, _kept(work.days, u, day, plan.horizon_days))
     at = _put(data, at, _kept(work.hours, u, hour, plan.horizon_hours))
     at = _put(data, at, n_ids)
     for i in range(HEAD):
@@ -314,7 +337,7 @@ def _write_one(plan: Plan, work: Work, u: int, data: U8, at: int) -> int:
         at = _put(data, at, _zig(value) if i in (CLOCK, SINCE) else value)
     if work.head[u, HELD]:
         for f in range(work.vote.shape[1]):
-            vote = np.int64(work.vote[u, f])
+            vote = wide(work.vote[u, f])
             data[at] = vote & 0xFF
             data[at + 1] = (vote >> 8) & 0xFF
             at += 2
@@ -322,8 +345,10 @@ def _write_one(plan: Plan, work: Work, u: int, data: U8, at: int) -> int:
         value = work.life[u, i]
         if plan.life_op[i] >= _LIFE_SUMMED:
             at = _put(data, at, _zig(value))
+        elif value == NEVER:
+            at = _put(data, at, 0)
         else:
-            at = _put(data, at, 0 if value == NEVER else 1 + _zig(clock - value))
+            at = _put(data, at, 1 + clock - value)
     for s in range(work.seen.shape[1]):
         n = 0
         for bucket in range(BUCKETS):
@@ -337,15 +362,12 @@ def _write_one(plan: Plan, work: Work, u: int, data: U8, at: int) -> int:
     time = clock
     for i in range(n_ids):
         for b in range(6):
-            data[at + b] = np.int64((work.ids[u, i] >> np.uint64(8 * b)) & np.uint64(0xFF))
+            data[at + b] = wide((work.ids[u, i] >> np.uint64(8 * b)) & np.uint64(0xFF))
         at = _put(data, at + 6, time - work.id_time[u, i])
         time = work.id_time[u, i]
     at = _write_tiles(work.days, u, data, at, day, plan.horizon_days)
     at = _write_tiles(work.hours, u, data, at, hour, plan.horizon_hours)
-    check = np.int64(xxh64(data, begin, at - begin) & np.uint64(0xFFFFFFFF))
-    for b in range(4):
-        data[at + b] = (check >> (8 * b)) & 0xFF
-    return at + 4
+    return _put_4(data, at, _checksum(data, begin, at - begin))
 
 
 @compiled
@@ -356,7 +378,7 @@ def pack(plan: Plan, work: Work, chosen: I64) -> tuple[U8, I64]:
         room += _size_max(plan, work, chosen[i])
     data = np.empty(room, np.uint8)
     bounds = np.zeros(len(chosen) + 1, np.int64)
-    at = 0
+    at = wide(0)
     for i in range(len(chosen)):
         at = _write_one(plan, work, chosen[i], data, at)
         bounds[i + 1] = at

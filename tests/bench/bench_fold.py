@@ -1,0 +1,76 @@
+"""How long one event takes in the core: unpacking, folding and packing, by the packaged declaration, and how big a profile is.
+
+Run by hand: `python tests/bench/bench_fold.py [customers] [events]`.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # it is run by path
+
+from streamer.core.declaration import declare
+from streamer.core.fold import TALLIES, fold, make_changes
+from streamer.core.partition import stack_judge, stack_sums
+from streamer.core.profile import pack, unpack
+from tests.corekit import DAY_MS, T0, Event, Stream, as_rows, event, joined, packaged, version_of
+
+ROUNDS = 9
+ACTIVE_DAYS = 20
+SEGMENTS = 8
+TYPES = ("view", "view", "view", "view", "add_to_cart", "search", "purchase", "refund")
+
+
+def draw(rng: random.Random, customer: int, offset: int, at: int) -> Event:
+    """Draw an event of a shop."""
+    kind = rng.choice(TYPES)
+    fields = {"amount": rng.randrange(500, 20_000)} if kind in {"purchase", "refund"} else {}
+    return Event(0, offset, event(kind, at, f"c{customer:07d}", f"e{offset}", category=f"k{rng.randrange(12)}", **fields))
+
+
+def main(customers: int, events: int) -> None:
+    """Build profiles, then fold the same batch into them again and again."""
+    rng = random.Random(1)
+    stream = Stream(declare(packaged()))
+    days = [sorted(rng.sample(range(90), ACTIVE_DAYS)) for _ in range(customers)]
+    history = [(T0 + day * DAY_MS + rng.randrange(DAY_MS), c) for c in range(customers) for day in days[c] for _ in range(2)]
+    history.sort()
+    stream.fold([draw(rng, c, offset, at) for offset, (at, c) in enumerate(history)])
+    features = len(stream.plan.kind)
+    centroids = [[rng.uniform(-2, 2) for _ in range(features)] for _ in range(SEGMENTS)]
+    stream.adopt(version_of(stream.declaration, centroids), 0, len(history), T0 + 90 * DAY_MS)
+    stream.sweep(0)
+    names = sorted(stream.profiles)
+    batch = [draw(rng, rng.randrange(customers), len(history) + i, T0 + 90 * DAY_MS + i) for i in range(events)]
+    rows = as_rows(stream.declaration, batch, {name: u for u, name in enumerate(names)})
+    extra = np.bincount(rows.slot, minlength=customers).astype(np.int64)
+    values, bounds = joined([stream.profiles[name] for name in names])
+    data = [stream.data()]
+    judge = stack_judge(data, stream.versions, stream.declaration)
+    nobody = np.zeros(0, np.int32)
+    spent: dict[str, list[float]] = {"unpack": [], "fold": [], "pack": []}
+    for _ in range(ROUNDS):
+        sums, watermark, tally = stack_sums(data, judge), np.zeros(1, np.int64), np.zeros((1, TALLIES), np.int64)
+        changes = make_changes(events + customers + 1, features)
+        begin = time.perf_counter()
+        work = unpack(stream.plan, values, bounds, extra)
+        unpacked = time.perf_counter()
+        changed = fold(stream.plan, judge, sums, work, rows, nobody, nobody, 0, watermark, tally, changes)
+        folded = time.perf_counter()
+        packed, _ = pack(stream.plan, work, np.arange(customers))
+        for stage, seconds in (("unpack", unpacked - begin), ("fold", folded - unpacked), ("pack", time.perf_counter() - folded)):
+            spent[stage].append(1e6 * seconds / events)
+    print(f"{customers} customers, {events} events, {features} features, {SEGMENTS} segments, {changed} changes")
+    for stage, us in spent.items():
+        print(f"  {stage:7} {min(us):6.2f} us an event at best, {statistics.median(us):6.2f} in the median of {ROUNDS}")
+    print(f"  {len(packed) / customers:.0f} bytes a packed profile, {work.days.count.mean():.1f} day tiles each")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 2_000, int(sys.argv[2]) if len(sys.argv) > 2 else 5_000)
