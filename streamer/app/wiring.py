@@ -270,8 +270,9 @@ class Watcher:
     def settled(self, states: Sequence[PartitionState], least: int = 0) -> bool:
         """Tell whether every customer of every partition has been judged by the version that is announced, which must be `least` or later."""
         packed = self._store.announced(ANNOUNCED)
-        model = 0 if packed is None else Announcement.unpack(packed).model
         data = [unpack_state(state.state) for state in states if state.commit_id]
+        # Who follows a journal announces nothing.
+        model = max((d.model for d in data), default=0) if packed is None else Announcement.unpack(packed).model
         return model >= least and all(d.model == model and d.swept for d in data)
 
     def changes(self, partition: int, first: int) -> tuple[int, list[dict[str, Any]]]:

@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import pandas as pd
 
 from streamer.adapters.avro import codec, wire
 from streamer.adapters.declaration_file import load as load_declaration
+from streamer.adapters.kafka.events_producer import EventRecord
 from streamer.app import wiring
 from streamer.app.config import Config, load
 from streamer.core.columns import read_only
@@ -28,7 +29,7 @@ from streamer.core.ports import Topic
 from streamer.core.profile import PRESENT, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 TIMEOUT_S = 180.0
 READ_TIMEOUT_S = 30.0
@@ -45,10 +46,14 @@ class Job:
     settings: Mapping[str, str] = field(default_factory=dict)
     name: str = field(default_factory=lambda: f"job-{uuid.uuid4().hex[:8]}")
     declaration: Path | None = None
+    input_of: str = ""  # another job, whose events, journal and models this one reads
 
     @property
     def environment(self) -> dict[str, str]:
-        topics = {key: f"{self.name}.{key}" for key in ("events", "changes", "models", "journal", "dead_letters")}
+        shared = {"events", "models", "journal"} if self.input_of else set()
+        topics = {
+            key: f"{self.input_of if key in shared else self.name}.{key}" for key in ("events", "changes", "models", "journal", "dead_letters")
+        }
         named = {f"STREAMER_TOPICS__{key.upper()}": value for key, value in topics.items()}
         declared = {} if self.declaration is None else {"STREAMER_FEATURES__DECLARATION": str(self.declaration)}
         own = {
@@ -62,13 +67,12 @@ class Job:
 
     @property
     def config(self) -> Config:
-        return load(None, self.environment)
+        file = self.settings.get("STREAMER_CONFIG")
+        return load(None if file is None else Path(file), self.environment)
 
     def with_settings(self, **settings: str) -> Job:
         """The same job, set otherwise."""
-        return Job(
-            self.bootstrap, self.redis_url, self.directory, self.partitions, {**self.settings, **settings}, self.name, self.declaration
-        )
+        return replace(self, settings={**self.settings, **settings})
 
     def create(self) -> Job:
         """Make the topics."""
@@ -77,10 +81,14 @@ class Job:
 
     def send(self, events: Sequence[Mapping[str, Any]], schema_id: int = 1) -> None:
         """Send events, keyed by customer, in the order given."""
-        sink = wiring.event_sink(self.config)
-        sink.send_values((e["customer_id"].encode(), wire.framed(codec.encode("behaviour_event", e), schema_id)) for e in events)
-        sink.flush(60.0)
-        sink.close()
+        self.send_raw((e["customer_id"].encode(), wire.framed(codec.encode("behaviour_event", e), schema_id)) for e in events)
+
+    def send_raw(self, records: Iterable[tuple[bytes, bytes]]) -> None:
+        """Send keys and values as they are."""
+        producer = wiring.event_producer(self.config)
+        producer.send(EventRecord(key, value) for key, value in records)
+        producer.wait(60.0)
+        producer.close()
 
     @contextmanager
     def worker(self, instance: str, *arguments: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
