@@ -225,20 +225,20 @@ class FakePublisher:
     def __init__(self, broker: FakeBroker, topics: Mapping[Topic, str]) -> None:
         self.broker = broker
         self._topics = dict(topics)
-        self._queued: list[OutRecord] = []
+        self.queued: list[OutRecord] = []
 
     def send(self, records: Sequence[OutRecord]) -> None:
-        self._queued += records
+        self.queued += records
 
     def wait(self, timeout_s: float) -> None:  # noqa: ARG002  # a fake broker answers at once or not at all
-        queued, self._queued = self._queued, []
+        queued, self.queued = self.queued, []
         if queued:
             self.broker.reached()
         for record in queued:
             self.broker.append(self._topics[record.topic], record.partition, record.key, record.value, record.headers)
 
     def close(self) -> None:
-        self._queued = []
+        self.queued = []
 
 
 class FakeTopicReader:

@@ -1,0 +1,78 @@
+"""Faults at chosen calls of the ports: a process that dies there, or a server whose reply is lost, before or after it did what was asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from streamer.core.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+When = Literal["before", "midway", "after"]
+LOCAL = {"rebalanced", "pause", "close"}  # they ask no server
+
+
+class Killed(BaseException):
+    """The process is gone: nothing of it runs any more."""
+
+
+@dataclass
+class Fault:
+    """What befalls one call: the error, and how much of the call is done by then. `midway` does half of a commit's or a producer's records."""
+
+    error: type[BaseException] = Unavailable
+    when: When = "before"
+
+
+@dataclass
+class Faults:
+    """Counts the calls of the ports behind it. `plan` says what befalls which call, by its number or by the port's and method's name.
+
+    A named fault befalls the first such call and is then forgotten.
+    """
+
+    plan: dict[int | str, Fault] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+
+    def around(self, name: str, port: Any) -> Any:
+        return _Port(self, name, port)
+
+    def call(self, name: str, method: str, port: Any, args: tuple[Any, ...]) -> Any:
+        full = f"{name}.{method}"
+        number = len(self.calls)
+        self.calls.append(full)
+        fault = self.plan.pop(number, None) or self.plan.pop(full, None)
+        if fault is None:
+            return getattr(port, method)(*args)
+        if fault.when == "midway":
+            _half(full, port, args)
+        elif fault.when == "after":
+            getattr(port, method)(*args)
+        message = f"a fault {fault.when} call {number}, {full}"
+        raise fault.error(message)
+
+
+def _half(full: str, port: Any, args: tuple[Any, ...]) -> None:
+    if full == "publisher.wait":
+        del port.queued[len(port.queued) // 2 :]
+        port.wait(*args)
+    elif full == "store.commit":
+        port.commit(args[0][: (len(args[0]) + 1) // 2])
+
+
+class _Port:
+    def __init__(self, faults: Faults, name: str, port: Any) -> None:
+        self._faults = faults
+        self._name = name
+        self._port = port
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        if method in LOCAL:
+            return getattr(self._port, method)  # type: ignore[no-any-return]
+        return partial(self._call, method)
+
+    def _call(self, method: str, *args: Any) -> Any:
+        return self._faults.call(self._name, method, self._port, args)
