@@ -48,29 +48,37 @@ class ModelShelf:
         self._partitions = partitions
         self.known: dict[int, ModelVersion] = {}
         self.names: dict[int, str] = {}
-        self._digests: dict[int, bytes] = {}
+        self._bodies: dict[int, bytes] = {}
 
     def put(self, version: ModelVersion, body: bytes) -> None:
         """Remember a version."""
         self.known[version.version] = version
-        self._digests[version.version] = digest(body)
+        self._bodies[version.version] = body
         self.names |= {segment.number: segment.name for segment in version.segments}
+
+    def body(self, version: int) -> bytes:
+        """Give a version's body, as it was published."""
+        self.get(version)
+        return self._bodies[version]
 
     def digest(self, version: int) -> bytes:
         """Give the SHA-256 of a version's body."""
-        self.get(version)
-        return self._digests[version]
+        return digest(self.body(version))
 
     def get(self, version: int) -> ModelVersion:
         """Find a version.
 
         Raises:
-            Corrupt: it is nowhere.
+            Corrupt: it is nowhere, or can't be used.
 
         """
         if version not in self.known:
             body = self._store.announced(stored_name(version)) or self._published(version)
-            self.put(from_record(codec.decode(MODEL, body)), body)
+            try:
+                self.put(from_record(codec.decode(MODEL, body)), body)
+            except (codec.BodyRefused, ValueError) as error:
+                message = f"version {version} of model {self._name!r} can't be read: {error}"
+                raise Corrupt(message) from error
         return self.known[version]
 
     def _published(self, version: int) -> bytes:
@@ -79,5 +87,8 @@ class ModelShelf:
             for found in reversed(self._reader.read(Topic.MODELS, partition, 0, READ_TIMEOUT_S)):
                 if found.key == wanted and found.value is not None:
                     return found.value[wire.opening(found.value, found.headers).body :]
-        message = f"version {version} of model {self._name!r} is neither in Redis nor on the models' topic: restore the topic, or begin in a new namespace"
+        message = (
+            f"version {version} of model {self._name!r} is neither in Redis nor on the models' topic: restore the topic, "
+            "or begin in a new namespace"
+        )
         raise Corrupt(message)

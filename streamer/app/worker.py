@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,7 +41,7 @@ from streamer.core.partition import (
     unpack_state,
     unstack_sums,
 )
-from streamer.core.ports import Commit, Committed, Outcome, OutRecord, Packed, Topic
+from streamer.core.ports import Commit, Committed, OffsetOutOfRange, Outcome, OutRecord, Packed, Topic
 from streamer.core.reasons import Reason
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EMPTY = Packed(np.zeros(0, np.uint8), np.zeros(1, np.int64), np.zeros(0, np.uint8), np.zeros(1, np.int64))
+NOTHING: Mapping[str, bytes] = MappingProxyType({})
 READ_BACKS_MAX = 20
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.05, 5.0
 
@@ -143,7 +145,7 @@ class Worker:
         self._sums: Sums | None = None
         self._order: tuple[int, ...] = ()
         self._last_event_s = tools.clock.monotonic_s()
-        self._due = {"poll": 0.0, "epoch": 0.0, "idle": 0.0}
+        self._due = {"poll": 0.0, "fit": 0.0, "epoch": 0.0, "idle": 0.0}
         self.totals = Totals()
 
     def run(self, stopping: Callable[[], bool]) -> None:
@@ -185,7 +187,7 @@ class Worker:
         else:
             self._confirm()
         for owned in list(self._owned.values()):
-            self._follow(owned, reached=False)
+            self._follow(owned)
         self._timers()
 
     def idle(self, for_s: float | None) -> bool:
@@ -202,16 +204,19 @@ class Worker:
 
     def _rebalance(self) -> None:
         changed = self._tools.log.rebalanced()
-        if changed.revoked or changed.lost:
-            if set(changed.revoked) & set(self._owned):
-                self._confirm()
-            for partition in (*changed.revoked, *changed.lost):
-                self._owned.pop(partition, None)
-                self._waiting.pop(partition, None)
-                self._unconfirmed.pop(partition, None)
-            self._restack()
+        gone = (*changed.revoked, *changed.lost)
+        given_up = [partition for partition in changed.revoked if self._owned.pop(partition, None)]
+        for partition in gone:
+            self._waiting.pop(partition, None)
+        for partition in changed.lost:
+            self._owned.pop(partition, None)
+            self._unconfirmed.pop(partition, None)
         for partition in changed.assigned:
             self._waiting[partition] = (0.0, BACKOFF_FIRST_S)
+        if gone:
+            self._restack()
+        if given_up:  # last: the group is not told twice, so what it said is taken in whether or not Kafka answers now
+            self._confirm()
 
     def _drop_all(self) -> None:
         """Forget what is in memory; run every assignment anew."""
@@ -258,9 +263,12 @@ class Worker:
             )
             raise Misconfigured(message)
         next_offset = tools.log.bounds(partition)[0] if first else state.next_offset
+        if first and kafka is not None and kafka.next_offset < next_offset:
+            raise OffsetOutOfRange(partition, kafka.next_offset)
         owned = Owned(partition, token, state.commit_id, next_offset, data)
-        behind = kafka is not None and kafka.next_offset > next_offset
-        if behind or self._settings.follow:
+        behind = kafka is not None and (first or kafka.next_offset > next_offset)
+        known = kafka is None or kafka.next_offset < next_offset or kafka.commit_id in {state.commit_id, state.previous_commit_id}
+        if behind or not known or self._settings.follow:
             entries = journal.read(tools.reader.read(Topic.JOURNAL, partition, 0, self._settings.publish_timeout_s))
             owned.script = journal.script(entries, data)
         if kafka is not None and behind:
@@ -271,8 +279,8 @@ class Worker:
             self._unconfirmed[partition] = Committed(state.next_offset, state.commit_id)
         if data.model:
             tools.shelf.get(data.model)
-        self._owned[partition] = owned
         tools.log.start(partition, next_offset)
+        self._owned[partition] = owned
         log.info("partition %d: from offset %d, model %d, epoch %d", partition, next_offset, data.model, data.epoch)
 
     def _restack(self) -> None:
@@ -297,7 +305,9 @@ class Worker:
                 self._commit_batch(select(fetched, np.flatnonzero(ready)))
             for number in np.unique(held.partition).tolist():
                 if number in self._owned:
-                    self._follow(self._owned[number], reached=True)
+                    owned = self._owned[number]
+                    owned.next_offset = max(owned.next_offset, int(limit[number]))  # nothing below is left to come, gaps or not
+                    self._follow(owned)
             fetched = held
 
     def _limit(self, owned: Owned) -> int:
@@ -349,7 +359,7 @@ class Worker:
         ids = {partition: clock.token() for partition in self._order}
         next_offsets = {partition: max(self._owned[partition].next_offset, int(ends[partition])) for partition in self._order}
         stamps = {partition: _stamp(ids[partition], next_offsets[partition]) for partition in self._order}
-        changes = self._tools.changes.records(
+        changes = self._tools.changes.write(
             folded.changes, folded.changed, folded.customers, self._order, self._tools.shelf.names, stamps, now_ms
         )
         commits, published = [], []
@@ -364,7 +374,7 @@ class Worker:
             data = replace(
                 owned.data, watermark=int(watermark[i]), began=min(owned.data.began, int(began[i])), cursor=cursor, learned=self._learned(i)
             )
-            refused = [replace(r, headers=(*r.headers, *stamps[partition])) for r in letters.get(partition, ())]
+            refused = [r._replace(headers=(*r.headers, *stamps[partition])) for r in letters.get(partition, ())]
             quiet = next_offset <= owned.quiet_below
             records = [] if quiet else [*changes.get(partition, ()), *refused]
             commit = Commit(
@@ -418,7 +428,8 @@ class Worker:
             if outcome is Outcome.APPLIED:
                 owned = self._owned[commit.partition]
                 owned.commit_id, owned.next_offset, owned.data = commit.commit_id, commit.next_offset, data
-                self._unconfirmed[commit.partition] = Committed(commit.next_offset, commit.commit_id)
+                if not owned.quiet_below:  # until a rebuild is over, Kafka's position says how far it must go
+                    self._unconfirmed[commit.partition] = Committed(commit.next_offset, commit.commit_id)
             else:
                 log.warning("partition %d: a commit was refused, %s has written: running its assignment anew", commit.partition, outcome.value)
                 refused.add(commit.partition)
@@ -473,18 +484,17 @@ class Worker:
 
     # Decisions that the log does not say
 
-    def _follow(self, owned: Owned, *, reached: bool) -> None:
-        """Take the journal's decisions up to where the partition is; `reached` says that the next record is at or beyond the first one's offset."""
-        while owned.script and (reached or owned.next_offset >= owned.script[0].at_offset) and owned.number in self._owned:
+    def _follow(self, owned: Owned) -> None:
+        """Take the journal's decisions up to where the partition is."""
+        while owned.script and owned.next_offset >= owned.script[0].at_offset and owned.number in self._owned:
             entry = owned.script[0]
             if entry.kind == journal.EPOCH and not self._drained(owned):
                 return
             owned.script.popleft()
             if entry.kind == journal.VERSION:
-                self._adopt(owned, adopt_version(owned.data, self._tools.shelf.get(entry.model), entry.at_offset, entry.as_of), entry)
+                self._adopt(owned, adopt_version(owned.data, self._tools.shelf.get(entry.model), entry.at_offset, entry.as_of), entry, told=True)
             elif entry.kind == journal.EPOCH and owned.data.centroids is not None:
-                self._adopt(owned, adopt_epoch(owned.data, entry.epoch, entry.centroids(owned.data.centroids.shape)), entry)
-            reached = reached and bool(owned.script) and owned.script[0].at_offset <= entry.at_offset
+                self._adopt(owned, adopt_epoch(owned.data, entry.epoch, entry.centroids(owned.data.centroids.shape)), entry, told=True)
         if owned.quiet_below and owned.next_offset >= owned.quiet_below and not owned.script:
             owned.quiet_below = 0
 
@@ -494,41 +504,51 @@ class Worker:
             self._commit_batch(None)
         return self._owned.get(owned.number) is owned
 
-    def _adopt(self, owned: Owned, data: PartitionData, entry: journal.Entry, announce: Mapping[str, bytes] | None = None, also: Sequence[OutRecord] = ()) -> None:
-        """Commit a decision, with its journal entry in the outbox."""
+    def _adopt(
+        self,
+        owned: Owned,
+        data: PartitionData,
+        entry: journal.Entry,
+        announce: Mapping[str, bytes] = NOTHING,
+        also: Sequence[OutRecord] = (),
+        *,
+        told: bool = False,
+    ) -> None:
+        """Commit a decision, with its journal entry in the outbox; one that was `told` already is in the journal."""
         clock = self._tools.clock
         commit_id = clock.token()
-        quiet = self._settings.follow or owned.next_offset < owned.quiet_below  # who follows a journal writes none
         written = journal.record(entry, owned.number, commit_id, clock.now_ms(), self._settings.journal_schema)
-        records = [] if quiet else [replace(r, headers=(*r.headers, *_stamp(commit_id, owned.next_offset))) for r in (*also, written)]
-        commit = Commit(
-            owned.number,
-            owned.token,
-            owned.commit_id,
-            commit_id,
-            owned.next_offset,
-            pack_state(data),
-            outbox.pack(records),
-            EMPTY,
-            dict(announce or {}),
-        )
+        records = [] if told else [r._replace(headers=(*r.headers, *_stamp(commit_id, owned.next_offset))) for r in (*also, written)]
+        self._decide(owned, commit_id, data, records, announce)
+        if owned.commit_id == commit_id:
+            log.info("partition %d: %s %d.%d adopted at offset %d", owned.number, entry.kind, data.model, data.epoch, owned.next_offset)
+
+    def _decide(self, owned: Owned, commit_id: str, data: PartitionData, records: Sequence[OutRecord], announce: Mapping[str, bytes]) -> None:
+        """Carry out a commit that moves no profile."""
+        packed = pack_state(data), outbox.pack(records), EMPTY, announce
+        commit = Commit(owned.number, owned.token, owned.commit_id, commit_id, owned.next_offset, *packed)
         self._carry_out([(commit, data)], records)
         self._restack()
-        log.info("partition %d: %s %d.%d adopted at offset %d", owned.number, entry.kind, data.model, data.epoch, owned.next_offset)
 
     def _timers(self) -> None:
-        now = self._tools.clock.monotonic_s()
-        intervals = {"poll": self._settings.poll_interval_s, "epoch": self._settings.epoch_interval_s, "idle": self._settings.idle_check_s}
-        due = {name for name, at in self._due.items() if at <= now}
-        for name in due:
-            self._due[name] = now + intervals[name]
-        if "idle" in due:
+        """Do what is due by now."""
+        settings, now = self._settings, self._tools.clock.monotonic_s()
+
+        def due(name: str, interval_s: float) -> bool:
+            if self._due[name] > now:
+                return False
+            self._due[name] = now + interval_s
+            return True
+
+        if due("idle", settings.idle_check_s):
             self._check_idle()
-        if self._settings.follow:
-            return
-        if "epoch" in due and 0 in self._owned and not self._owned[0].script:
-            self._lead(self._owned[0])
-        if "poll" in due:
+        leader = self._owned.get(0)
+        if leader is not None and not leader.script and not leader.quiet_below:
+            if leader.data.model == 0 and due("fit", settings.poll_interval_s):
+                self._lead_first(leader)
+            elif leader.data.model and due("epoch", settings.epoch_interval_s):
+                self._lead(leader)
+        if not settings.follow and due("poll", settings.poll_interval_s):
             self._heed()
 
     def _check_idle(self) -> None:
@@ -556,18 +576,17 @@ class Worker:
                 adopted = adopt_epoch(data, said.epoch, said.centroids)
                 self._adopt(owned, adopted, journal.epoch_entry(adopted, owned.next_offset))
 
-    def _adopt_version(self, owned: Owned, version: ModelVersion, announce: Mapping[str, bytes] | None = None, also: Sequence[OutRecord] = ()) -> None:
+    def _adopt_version(
+        self, owned: Owned, version: ModelVersion, announce: Mapping[str, bytes] = NOTHING, also: Sequence[OutRecord] = ()
+    ) -> None:
         adopted = adopt_version(owned.data, version, owned.next_offset, owned.data.watermark)
-        entry = journal.version_entry(adopted, self._tools.shelf.digest(version.version))
-        self._adopt(owned, adopted, entry, announce, also)
+        self._adopt(owned, adopted, journal.version_entry(adopted, self._tools.shelf.digest(version.version)), announce, also)
 
     def _lead(self, owned: Owned) -> None:
-        """Make the first model, or the next epoch: only partition 0's owner does."""
-        numbers = range(self._settings.partitions)
-        if owned.data.model == 0:
-            if self._tools.first_model is not None and self._tools.store.announced(ANNOUNCED) is None:
-                self._lead_first(owned, self._tools.first_model)
+        """Add the partitions' votes up to the next epoch: only partition 0's owner does."""
+        if not self._announce(owned) or self._settings.follow:
             return
+        numbers = range(self._settings.partitions)
         parts = [unpack_state(state.state) for state in self._tools.store.read(numbers) if state.commit_id]
         learned = [part.learned for part in parts if part.learned is not None]
         if owned.data.centroids is None or len(learned) < len(parts) or any(p.model != owned.data.model or not p.swept for p in parts):
@@ -576,18 +595,37 @@ class Worker:
         if np.array_equal(centroids, owned.data.centroids):
             return
         adopted = adopt_epoch(owned.data, owned.data.epoch + 1, centroids)
-        announcement = Announcement(adopted.model, adopted.epoch, centroids)
-        self._adopt(owned, adopted, journal.epoch_entry(adopted, owned.next_offset), {ANNOUNCED: announcement.pack()})
+        self._adopt(owned, adopted, journal.epoch_entry(adopted, owned.next_offset))
+        self._announce(owned)
 
-    def _lead_first(self, owned: Owned, first_model: FirstModel) -> None:
+    def _announce(self, owned: Owned) -> bool:
+        """Tell all partitions what partition 0 has adopted, if they have not been told; False where they were told of something later.
+
+        It is in a commit of its own, which waits until the adoption is published: what others go by can't be lost any more.
+        """
+        data = owned.data
+        packed = self._tools.store.announced(ANNOUNCED)
+        said = None if packed is None else Announcement.unpack(packed)
+        if said is not None and (said.model, said.epoch) >= (data.model, data.epoch):
+            return (said.model, said.epoch) == (data.model, data.epoch)
+        if self._owned.get(owned.number) is owned and data.centroids is not None:
+            announcement = Announcement(data.model, data.epoch, data.centroids)
+            announce = {stored_name(data.model): self._tools.shelf.body(data.model), ANNOUNCED: announcement.pack()}
+            self._decide(owned, self._tools.clock.token(), data, [], announce)
+        return True
+
+    def _lead_first(self, owned: Owned) -> None:
+        """Make the first model: only partition 0's owner does."""
+        first_model = self._tools.first_model
+        if first_model is None or self._tools.store.announced(ANNOUNCED) is not None:
+            return
         version = first_model.fit(self._tools.store, self._settings.partitions, self._tools.clock.now_ms())
         if version is None:
             return
         body = encoded(version)
         self._tools.shelf.put(version, body)
-        announcement = Announcement(version.version, 0, version.fixed_centroids())
-        announce = {stored_name(version.version): body, ANNOUNCED: announcement.pack()}
-        self._adopt_version(owned, version, announce, [record(version, body, self._settings.models_schema)])
+        self._adopt_version(owned, version, {stored_name(version.version): body}, [record(version, body, self._settings.models_schema)])
+        self._announce(owned)
 
 
 def _stamp(commit_id: str, next_offset: int) -> Headers:

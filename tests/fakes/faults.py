@@ -35,6 +35,7 @@ class Faults:
     """
 
     plan: dict[int | str, Fault] = field(default_factory=dict)
+    down: set[str] = field(default_factory=set)  # calls that fail until further notice
     calls: list[str] = field(default_factory=list)
 
     def around(self, name: str, port: Any) -> Any:
@@ -44,7 +45,7 @@ class Faults:
         full = f"{name}.{method}"
         number = len(self.calls)
         self.calls.append(full)
-        fault = self.plan.pop(number, None) or self.plan.pop(full, None)
+        fault = self.plan.pop(number, None) or self.plan.pop(full, None) or (Fault() if full in self.down else None)
         if fault is None:
             return getattr(port, method)(*args)
         if fault.when == "midway":

@@ -1,0 +1,501 @@
+"""The worker over fakes: what it does with events, and what is left after it was stopped, cut off, overtaken or robbed at any step.
+
+The steps cited are those of the worker's own docstring.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from streamer.core.errors import Misconfigured, Unavailable
+from streamer.core.ports import OffsetOutOfRange, Topic
+from tests.fakes.faults import Fault, Faults, Killed
+from tests.fakes.job import FEATURES, INPUT, Job, encoded, headers, shop
+from tests.fakes.state_store import FakeRedis
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from streamer.app.worker import Worker
+    from tests.fakes.faults import When
+
+pytestmark = pytest.mark.compiled  # whole jobs, over and over
+
+
+def counted(events: Sequence[dict[str, Any]]) -> dict[str, int]:
+    return Counter(event["customer_id"] for event in events)
+
+
+def assert_whole(job: Job, events: Sequence[dict[str, Any]]) -> None:
+    """Hold a job to its guarantees: events counted once, sums as the profiles say, and every change told that its own journal leads to."""
+    assert counted(events) == job.counts()
+    assert job.check().clean
+    again = job.following(records_max=11, sweep_records=3)
+    again.settle(again.worker())
+    assert again.told() == job.told()
+    assert again.profiles() == job.profiles()
+    for one, other in zip(job.data(), again.data(), strict=True):
+        assert (one.model, one.epoch) == (other.model, other.epoch)
+        assert one.learned is not None
+        assert other.learned is not None
+        for name in ("count", "total", "square", "members"):
+            assert np.array_equal(getattr(one.learned, name), getattr(other.learned, name))
+
+
+def run_to_the_end(worker: Worker, job: Job) -> None:
+    """Work as `run` does, which survives a server's absence, until everything is still."""
+    for _ in range(1000):
+        try:
+            job.settle(worker)
+        except Unavailable:
+            worker._drop_all()
+        else:
+            return
+
+
+# What comes out
+
+
+def test_events_become_profiles_a_first_model_and_changes_whose_versions_grow() -> None:
+    job, events = Job(), shop(600, 60)
+    job.send(events)
+    job.settle(job.worker())
+    assert_whole(job, events)
+    changes = job.changes()
+    assert len(job.told()) == len(changes)
+    assert {"first_seen", "behaviour"} <= {change["cause"] for change in changes}
+    assert set(counted(events)) == {change["customer_id"] for change in changes}
+    assert {1} == {data.model for data in job.data()}
+    assert 1 == len(job.records(Topic.MODELS))
+    assert ["version"] * 4 == [entry.kind for entry in job.entries() if entry.epoch == 0]
+
+
+def test_learning_goes_on_in_epochs_that_every_partition_adopts_and_journals() -> None:
+    job = Job(settings={"epoch_interval_s": 1.0, "records_max": 10})
+    events = shop(600, 60)
+    worker = job.worker()
+    for begin in range(0, len(events), 30):
+        job.send(events[begin : begin + 30])
+        job.step(worker, rounds=10)
+    job.settle(worker)
+    assert_whole(job, events)
+    assert 5 < max(data.epoch for data in job.data())
+    assert {"model_drift", "behaviour", "first_seen"} == {change["cause"] for change in job.changes()}
+
+
+def test_changes_bear_what_subscribers_and_a_later_rebuild_need() -> None:
+    job = Job()
+    job.send(shop(200, 30))
+    job.settle(job.worker())
+    [record, *_] = job.records(Topic.CHANGES)
+    [change, *_] = job.changes()
+    expected = {"ce_specversion": b"1.0", "ce_source": b"/kafka/customer-events", "content-type": b"application/avro"}
+    assert expected.items() <= headers(record).items()
+    assert change["change_id"].encode() == headers(record)["ce_id"]
+    assert change["customer_id"].encode() == headers(record)["ce_subject"] == record.key
+    assert {"commit_id", "next_offset"} <= headers(record).keys()
+    assert (change["source"]["topic"], change["origin"], change["run_id"]) == (INPUT, "live", None)
+
+
+def test_refused_records_come_out_once_with_reasons_and_as_they_were() -> None:
+    job, events = Job(), shop(60, 10)
+    bad = {b"nonsense": b"no_schema_id", encoded(events[0])[:-3]: b"truncated", encoded({**events[0], "event_id": ""}): b"bad_event_id"}
+    job.send(events[:30])
+    for value in bad:
+        job.broker.append(INPUT, 1, b"key", value, (("origin", b"till 7"),))
+    job.broker.append(INPUT, 2, None, None)
+    job.send(events[30:])
+    worker = job.worker()
+    job.settle(worker)
+    letters = job.records(Topic.DEAD_LETTERS)
+    assert {**bad, None: b"no_value"} == {letter.value: headers(letter)["dlq.reason"] for letter in letters}
+    assert 4 == len(letters) == worker.totals.letters
+    [first, *_] = letters
+    assert (b"key", b"till 7") == (first.key, headers(first)["origin"])
+    source = json.loads(headers(first)["dlq.source"] or b"")
+    assert {"topic": INPUT, "partition": 1} == {name: source[name] for name in ("topic", "partition")}
+    assert bad.keys() - {None} == {job.broker.topics[INPUT][1].records[json.loads(headers(letter)["dlq.source"] or b"")["offset"]].value for letter in letters if letter.value}
+    assert counted(events) == job.counts()
+
+
+def test_totals_say_what_was_done() -> None:
+    job, events = Job(), shop(100, 10)
+    job.send([*events, events[-1]])
+    worker = job.worker()
+    job.settle(worker)
+    totals = worker.totals
+    assert (101, 100, 1, 0) == (totals.events, totals.applied, totals.duplicates, totals.letters)
+    assert len(job.changes()) == totals.changes
+
+
+# Stopped at any step
+
+SMALL = {"records_max": 25, "sweep_records": 20}
+
+
+def small() -> tuple[Job, list[dict[str, Any]]]:
+    events = list(shop(120, 20))
+    job = Job(partitions=2, settings=SMALL)
+    job.send(events)
+    return job, events
+
+
+def calls_of_a_whole_run() -> list[str]:
+    job, _ = small()
+    faults = Faults()
+    job.settle(job.worker(faults=faults))
+    return faults.calls
+
+
+def test_the_small_job_calls_every_method_that_is_cut_short_below() -> None:
+    expected = {"store.claim", "store.load", "store.commit", "store.scan", "store.read", "store.announced", "store.count"}
+    expected |= {"log.fetch", "log.start", "log.committed", "log.commit", "log.bounds", "publisher.send", "publisher.wait"}
+    calls = calls_of_a_whole_run()
+    assert expected == set(calls)
+    assert 40 < len(calls) < 130
+
+
+@pytest.mark.parametrize("stop", ["killed", "killed midway"])
+def test_a_worker_killed_at_any_call_leaves_what_another_needs_to_lose_and_double_nothing(stop: str) -> None:
+    when: When = "before" if stop == "killed" else "midway"
+    for number, name in enumerate(calls_of_a_whole_run()):
+        if when == "midway" and name not in {"publisher.wait", "store.commit"}:
+            continue
+        job, events = small()
+        with pytest.raises(Killed):
+            job.settle(job.worker("a", Faults({number: Fault(Killed, when)})))
+        job.gone("a")
+        job.settle(job.worker("b"))
+        assert_whole(job, events)
+
+
+@pytest.mark.parametrize("when", ["before", "midway", "after"])
+def test_a_call_that_is_lost_is_made_good_by_the_same_worker(when: When) -> None:
+    for number in range(len(calls_of_a_whole_run())):
+        job, events = small()
+        run_to_the_end(job.worker(faults=Faults({number: Fault(Unavailable, when)})), job)
+        assert_whole(job, events)
+
+
+def test_a_worker_told_to_stop_leaves_nothing_to_be_told_again() -> None:
+    job, events = small()
+    worker = job.worker("a")
+    worker.run(lambda: worker.totals.batches > 2)
+    job.settle(job.worker("b"))
+    assert_whole(job, events)
+    assert len(job.told()) == len(job.changes())
+
+
+def test_a_worker_that_stops_while_kafka_is_away_leaves_its_last_commit_to_the_next() -> None:
+    job, events = small()
+    job.settle(job.worker("a"))
+    job.gone("a")
+    more = shop(60, 20, seed=1)
+    job.send(more)
+    worker = job.worker("b", Faults({"publisher.wait": Fault()}))
+    worker.run(lambda: worker.totals.batches > 0)
+    told = len(job.told())
+    job.settle(job.worker("c"))
+    assert len(job.told()) > told
+    assert_whole(job, [*events, *more])
+
+
+def test_run_starts_again_from_what_is_committed_when_a_server_was_away() -> None:
+    job, events = small()
+    worker = job.worker("a", Faults({"store.load": Fault(), "publisher.wait": Fault(), "log.commit": Fault(), "log.fetch": Fault()}))
+    rounds = iter(range(200))
+
+    def stopping() -> bool:
+        job.clock.sleep(0.2)
+        return next(rounds, None) is None
+
+    worker.run(stopping)
+    job.settle(job.worker("b"))
+    assert_whole(job, events)
+
+
+# Lost replies (a lost reply of Redis is no failure: read back and see)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_lost_reply_of_redis_is_read_back_and_neither_loses_nor_doubles(when: When) -> None:
+    job, events = small()
+    worker = job.worker(faults=Faults({"store.commit": Fault(Unavailable, when)}))
+    job.settle(worker)  # nothing is raised
+    assert_whole(job, events)
+    assert len(job.told()) == len(job.changes())
+
+
+def test_a_reply_that_stays_lost_starts_the_assignment_anew() -> None:
+    job, events = small()
+    faults = Faults()
+    worker = job.worker(faults=faults)
+    job.step(worker, rounds=2)
+    faults.plan, faults.down = {"store.commit": Fault(Unavailable, "after")}, {"store.read"}
+    with pytest.raises(Unavailable, match="did not say within 20 attempts what became of a commit"):
+        worker._commit_batch(_next_records(job, worker))
+    faults.down = set()
+    worker._drop_all()
+    job.settle(worker)
+    assert_whole(job, events)
+
+
+def test_what_the_broker_did_not_acknowledge_is_published_again() -> None:
+    job, events = small()
+    job.settle(job.worker("a"))
+    job.gone("a")
+    more = shop(60, 20, seed=1)
+    job.send(more)
+    faults = Faults({"publisher.wait": Fault(Unavailable, "after")})
+    run_to_the_end(job.worker("b", faults), job)
+    assert len(job.told()) < len(job.changes())  # told twice, under the same ids
+    assert_whole(job, [*events, *more])
+
+
+# Other owners
+
+
+def test_a_zombies_commit_is_refused_and_it_begins_anew() -> None:
+    job, events = small()
+    zombie = job.worker("a")
+    job.step(zombie, rounds=2)
+    token = zombie.owned[0].token
+    job.store.claim(0, "another")
+    job.settle(zombie)
+    assert token != zombie.owned[0].token
+    assert_whole(job, events)
+
+
+def test_a_zombie_that_lost_its_partitions_writes_nothing_more() -> None:
+    job, events = small()
+    zombie = job.worker("a")
+    job.step(zombie, rounds=2)
+    job.gone("a")
+    successor = job.worker("b")
+    job.step(successor, rounds=2)
+    zombie._through(_next_records(job, zombie))
+    assert not zombie.owned
+    job.settle(successor)
+    assert_whole(job, events)
+
+
+def _next_records(job: Job, worker: Worker) -> Any:
+    """Give records that a worker had fetched before it learned that it is no member any more."""
+    from tests.fakes.broker import FakeEventLog
+
+    before = FakeEventLog(copy.deepcopy(job.broker), INPUT, "zombie", "z")
+    before.fetch(0, 0, 0)
+    for number, owned in worker.owned.items():
+        before.start(number, owned.next_offset)
+    return before.fetch(1000, 0, 0)
+
+
+def test_two_workers_share_partitions_and_a_third_that_comes_and_goes_loses_nothing() -> None:
+    events = shop(600, 60)
+    job = Job(settings={"records_max": 10})
+    a, b = job.worker("a"), job.worker("b")
+    job.send(events[:200])
+    job.step(a, b, rounds=8)
+    assert {0, 1, 2, 3} == {*a.owned, *b.owned}
+    assert 2 == len(a.owned) == len(b.owned)
+    c = job.worker("c")
+    job.send(events[200:400])
+    job.step(a, b, c, rounds=8)
+    assert c.owned
+    c.stop()
+    job.send(events[400:])
+    job.settle(a, b)
+    assert {0, 1, 2, 3} == {*a.owned, *b.owned}
+    assert_whole(job, events)
+    assert len(job.told()) == len(job.changes())
+
+
+def test_a_partition_that_is_taken_away_while_kafka_does_not_answer_is_left_to_its_new_owner() -> None:
+    events = shop(400, 40)
+    job = Job(partitions=2, settings={"records_max": 20})
+    faults = Faults()
+    a = job.worker("a", faults)
+    job.send(events[:200])
+    job.settle(a)
+    job.send(events[200:])
+    job.step(a)
+    b = job.worker("b")
+    faults.plan["publisher.wait"] = Fault()
+    with pytest.raises(Unavailable):
+        a.step()
+    a._drop_all()
+    job.settle(a, b)
+    assert [1, 1] == [len(a.owned), len(b.owned)]
+    assert_whole(job, events)
+
+
+# Lost Redis
+
+
+def wiped(job: Job) -> None:
+    job.redis.namespaces.clear()
+
+
+def test_an_idle_worker_finds_that_redis_was_wiped_and_rebuilds_what_it_held() -> None:
+    job, events = small()
+    worker = job.worker()
+    job.settle(worker)
+    profiles, told, changes = job.profiles(), job.told(), len(job.changes())
+    wiped(job)
+    job.settle(worker)
+    assert profiles == job.profiles()
+    assert told == job.told()
+    assert_whole(job, events)
+    assert changes == len(job.changes())  # nothing below Kafka's position is told again
+
+
+def test_redis_wiped_while_events_come_is_rebuilt_along_the_journal_and_nothing_is_lost() -> None:
+    job = Job(settings={"epoch_interval_s": 1.0, "records_max": 10})
+    events = shop(600, 60)
+    a, b = job.worker("a"), job.worker("b")
+    for begin in range(0, len(events), 50):
+        job.send(events[begin : begin + 50])
+        job.step(a, b, rounds=8)
+        if begin == 300:
+            wiped(job)
+    job.settle(a, b)
+    assert_whole(job, events)
+
+
+def test_redis_wiped_before_there_is_a_model_is_rebuilt_before_one_is_made() -> None:
+    job = Job(settings={"records_max": 10}, first_fit=None)
+    events = shop(400, 40)
+    job.send(events)
+    job.settle(job.worker("a"))
+    job.gone("a")
+    wiped(job)
+    again = Job(settings={"records_max": 10}, broker=job.broker, redis=job.redis, clock=job.clock)
+    again.settle(again.worker("b"))
+    assert_whole(again, events)
+    assert len(set(counted(events))) == len({change["customer_id"] for change in again.changes()})
+
+
+def test_a_rolled_back_redis_is_taken_forward_again() -> None:
+    job = Job(settings={"epoch_interval_s": 1.0, "records_max": 10})
+    events = shop(600, 60)
+    worker = job.worker("a")
+    job.send(events[:300])
+    job.settle(worker)
+    earlier = copy.deepcopy(job.redis.namespaces)
+    job.send(events[300:])
+    job.settle(worker)
+    told = job.told()
+    job.redis.namespaces = earlier
+    job.settle(worker)
+    assert told.items() <= job.told().items()
+    assert_whole(job, events)
+
+
+def test_a_decision_beyond_kafkas_position_is_followed_at_its_own_offset() -> None:
+    """A decision was journaled, its position was not committed, and Redis was lost."""
+    job = Job(partitions=1, settings={"records_max": 10, "epoch_interval_s": 1e9})
+    events = shop(200, 20)
+    job.send(events[:100])
+    job.settle(job.worker("a"))
+    committed = copy.deepcopy(job.broker.groups["live"].committed)
+    job.send(events[100:])
+    job.gone("a")
+    worker = job.worker("b", epoch_interval_s=1.0)
+    job.settle(worker)
+    assert max(data.epoch for data in job.data()) > 0
+    job.gone("b")
+    job.broker.groups["live"].committed = committed
+    profiles, told = job.profiles(), job.told()
+    wiped(job)
+    job.settle(job.worker("c", epoch_interval_s=1e9))
+    assert profiles == job.profiles()
+    assert told == job.told()
+    assert_whole(job, events)
+
+
+def test_what_is_announced_is_announced_again_after_redis_was_wiped() -> None:
+    job, _ = small()
+    worker = job.worker()
+    job.settle(worker)
+    announced = job.store.announced("model")
+    wiped(job)
+    job.settle(worker)
+    assert announced == job.store.announced("model")
+
+
+# What can't be mended
+
+
+def test_another_feature_version_is_refused_with_the_remedy() -> None:
+    job, _ = small()
+    job.settle(job.worker("a"))
+    job.gone("a")
+    features = copy.deepcopy(FEATURES)
+    features["features"]["views_30d"]["window"] = "20d"
+    other = Job(2, features, SMALL, broker=job.broker, redis=job.redis, clock=job.clock)
+    with pytest.raises(Misconfigured, match=r"feature version .* restore the declaration, or begin in a new `app\.namespace`"):
+        other.settle(other.worker("b"))
+
+
+def test_events_that_the_log_no_longer_holds_are_missed_aloud() -> None:
+    job, _ = small()
+    job.settle(job.worker("a"))
+    job.gone("a")
+    job.send(shop(60, 20, seed=1))
+    job.broker.expire(INPUT, 0, job.broker.topics[INPUT][0].high - 1)
+    with pytest.raises(OffsetOutOfRange, match="partition 0 of the input does not hold offset"):
+        job.settle(job.worker("b"))
+
+
+def test_a_wiped_redis_is_not_rebuilt_from_a_log_that_begins_after_what_was_told() -> None:
+    job, _ = small()
+    job.settle(job.worker("a"))
+    job.gone("a")
+    job.send(shop(60, 20, seed=1))
+    job.broker.expire(INPUT, 0, job.broker.topics[INPUT][0].high - 1)
+    wiped(job)
+    with pytest.raises(OffsetOutOfRange, match="partition 0 of the input does not hold offset"):
+        job.settle(job.worker("b"))
+
+
+def test_a_first_start_begins_where_the_log_does() -> None:
+    events = list(shop(200, 20))
+    job = Job(partitions=2)
+    job.send(events)
+    job.broker.expire(INPUT, 0, 30)
+    job.settle(job.worker("a"))
+    held = [record.key for log in job.broker.topics[INPUT] for record in log.records]
+    assert Counter(key.decode() for key in held if key) == job.counts()
+
+
+def test_a_worker_is_idle_once_nothing_is_left_to_do_and_time_has_passed() -> None:
+    job, _ = small()
+    worker = job.worker()
+    assert not worker.idle(1.0)
+    job.step(worker)
+    assert not worker.idle(0.0)
+    job.settle(worker)
+    assert worker.idle(1.0)
+    assert not worker.idle(None)
+    assert not worker.idle(1e9)
+
+
+def test_gaps_in_the_log_do_not_stop_a_rebuild() -> None:
+    job = Job(partitions=1)
+    events = list(shop(200, 20))
+    for begin in range(0, 200, 20):
+        job.send(events[begin : begin + 20])
+        job.broker.skip(INPUT, 0, 3)
+    worker = job.worker()
+    job.settle(worker)
+    profiles, told = job.profiles(), job.told()
+    wiped(job)
+    job.settle(worker)
+    assert profiles == job.profiles()
+    assert told == job.told()
