@@ -6,14 +6,15 @@ same id, in whatever namespace or run.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from hashlib import blake2b
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from streamer.adapters.avro import wire
-from streamer.core.encoding import Strings, Texts, encode_changes
+from streamer.core import outbox
+from streamer.core.encoding import ID_BYTES, Place, Strings, Texts, encode_changes
 from streamer.core.fold import CAUSES
 from streamer.core.model import NEW
 from streamer.core.ports import OutRecord, Topic
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from streamer.core.intake import Customers
 
 CHANGE = "segment_change"
+CHANGE_ID = "ce_id"
 CLOUD_EVENT_TYPE = b"segment_streamer.SegmentChange"
 
 
@@ -41,9 +43,11 @@ class Origin:
     run_id: str | None = None
 
 
-def change_id(topic: str, customer_id: bytes, version: int) -> str:
-    """Name a change: 32 hexadecimal digits."""
-    return hashlib.blake2b(b"%b\0%b\0%d" % (topic.encode(), customer_id, version), digest_size=16).hexdigest()
+class Written(NamedTuple):
+    """The changes of one partition: as an outbox without its first byte, and as records."""
+
+    packed: bytes
+    records: list[OutRecord]
 
 
 class ChangeWriter:
@@ -59,10 +63,11 @@ class ChangeWriter:
             ("ce_type", CLOUD_EVENT_TYPE),
             ("content-type", b"application/avro"),
         )
+        self._topic_number = outbox.topic_number(Topic.CHANGES)
         self._names: dict[int, str] = {}
         self._texts = self._made()
 
-    def records(
+    def write(
         self,
         changes: Changes,
         count: int,
@@ -71,11 +76,11 @@ class ChangeWriter:
         names: Mapping[int, str],
         stamps: Mapping[int, Headers],
         detected_at: int,
-    ) -> dict[int, list[OutRecord]]:
+    ) -> dict[int, Written]:
         """Write the first `count` changes.
 
         `numbers` gives the Kafka partition of each of the batch's partitions, `names` every segment's name by its number, `stamps` the headers
-        that every record of a partition's commit bears. Returns each partition's records in order.
+        that every record of a partition's commit bears. Returns each partition's changes in order.
         """
         if self._names != names:
             self._names = dict(names)
@@ -83,24 +88,25 @@ class ChangeWriter:
         ids, bounds = customers.ids.tobytes(), customers.id_bounds.tolist()
         slots, versions = changes.slot[:count].tolist(), changes.version[:count].tolist()
         keys = [ids[bounds[slot] : bounds[slot + 1]] for slot in slots]
-        identities = [change_id(self._origin.topic, key, version) for key, version in zip(keys, versions, strict=True)]
+        topic = self._origin.topic.encode()
+        identities = [blake2b(b"%b\0%b\0%d" % (topic, key, version), digest_size=16).hexdigest() for key, version in zip(keys, versions, strict=True)]
         joined = "".join(identities).encode()
         written = {}
         for part, partition in enumerate(numbers):
             chosen = np.flatnonzero(changes.part[:count] == part)
             if not len(chosen):
                 continue
-            values, ends = encode_changes(
-                self._texts, changes, count, customers.ids, customers.id_bounds, joined, chosen, partition, detected_at
+            headers = [*self._head, *stamps[partition]]
+            frame = outbox.pack_headers([*headers, (CHANGE_ID, b"0" * ID_BYTES)])[:-ID_BYTES]
+            place = Place(partition, self._topic_number, _array(frame), len(headers) + 1)
+            packed, values = encode_changes(
+                self._texts, changes, count, customers.ids, customers.id_bounds, joined, chosen, place, detected_at
             )
-            cut = ends.tolist()
-            stamp = (*self._head, *stamps[partition])
-            written[partition] = [
-                OutRecord(
-                    Topic.CHANGES, partition, keys[c], values[begin:end], (*stamp, ("ce_id", identities[c].encode()), ("ce_subject", keys[c]))
-                )
-                for c, begin, end in zip(chosen.tolist(), cut[:-1], cut[1:], strict=True)
+            records = [
+                OutRecord(Topic.CHANGES, partition, keys[c], packed[begin:end], (*headers, (CHANGE_ID, identities[c].encode())))
+                for c, (begin, end) in zip(chosen.tolist(), values, strict=True)
             ]
+            written[partition] = Written(packed, records)
         return written
 
     def _made(self) -> Texts:

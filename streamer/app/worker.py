@@ -22,6 +22,7 @@ import numpy as np
 
 from streamer.app import journal
 from streamer.app.batch import fold_batch, joined
+from streamer.app.changes import Written
 from streamer.app.intake import letter_headers
 from streamer.app.models import ANNOUNCED, encoded, record, stored_name
 from streamer.core import outbox
@@ -63,6 +64,7 @@ log = logging.getLogger(__name__)
 
 EMPTY = Packed(np.zeros(0, np.uint8), np.zeros(1, np.int64), np.zeros(0, np.uint8), np.zeros(1, np.int64))
 NOTHING: Mapping[str, bytes] = MappingProxyType({})
+NOTHING_WRITTEN = Written(b"", [])
 READ_BACKS_MAX = 20
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.05, 5.0
 
@@ -375,8 +377,9 @@ class Worker:
                 owned.data, watermark=int(watermark[i]), began=min(owned.data.began, int(began[i])), cursor=cursor, learned=self._learned(i)
             )
             refused = [r._replace(headers=(*r.headers, *stamps[partition])) for r in letters.get(partition, ())]
-            quiet = next_offset <= owned.quiet_below
-            records = [] if quiet else [*changes.get(partition, ()), *refused]
+            written = changes.get(partition, NOTHING_WRITTEN)
+            if next_offset <= owned.quiet_below:
+                written, refused = NOTHING_WRITTEN, []
             commit = Commit(
                 partition,
                 owned.token,
@@ -384,12 +387,12 @@ class Worker:
                 commit_id,
                 next_offset,
                 pack_state(data),
-                outbox.pack(records),
+                outbox.pack(refused, written.packed),
                 folded.profiles(i),
                 {},
             )
             commits.append((commit, data))
-            published += records
+            published += [*written.records, *refused]
         return commits, published
 
     def _learned(self, i: int):  # noqa: ANN202  # Learned | None

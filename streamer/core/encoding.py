@@ -1,7 +1,7 @@
-"""Segment changes in Avro, compiled: a batch's changes become their records' values in one pass over the columns.
+"""Segment changes in Avro, compiled: a batch's changes become an outbox in one pass over the columns.
 
-Law: every value equals, to the byte, what fastavro writes for the same record and the published SegmentChange schema; a test holds it to that.
-The order of fields is the schema's.
+Laws: every value equals, to the byte, what fastavro writes for the same record and the published SegmentChange schema, in the order of its
+fields; the frames around the values are those of `streamer.core.outbox`. Tests hold both.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from streamer.core.profile import FIRST_CODE, NEW_SEGMENT, NO_SEGMENT
 
 TOP_FEATURES = 3
 ID_BYTES = 32  # a change id, as hexadecimal digits
+HEAD_BYTES = 17  # of a record in an outbox: topic, then partition, lengths of key and value, and number of headers, 4 bytes each
 NUMBER_BYTES = 10
 FIXED_BYTES = ID_BYTES + 40 * NUMBER_BYTES
 
@@ -153,9 +154,27 @@ def _change(
     return _bytes(data, at, texts.tail, 0, len(texts.tail))
 
 
+@kernel
+def _int32(data: U8, at: int, value: int) -> int:
+    for b in range(4):
+        data[at + b] = (value >> (8 * b)) & 0xFF
+    return at + 4
+
+
 @compiled
 def _encode(
-    texts: Texts, changes: Changes, ids: U8, id_bounds: I64, change_ids: U8, reals: U8, chosen: I64, partition: int, now_ms: int
+    texts: Texts,
+    changes: Changes,
+    ids: U8,
+    id_bounds: I64,
+    change_ids: U8,
+    reals: U8,
+    chosen: I64,
+    partition: int,
+    now_ms: int,
+    topic: int,
+    headers: U8,
+    headers_count: int,
 ) -> tuple[U8, I64]:
     room = 0
     widest = 0
@@ -163,22 +182,45 @@ def _encode(
         for i in range(len(strings.bounds) - 1):
             widest = max(widest, strings.bounds[i + 1] - strings.bounds[i])
     fixed = FIXED_BYTES + 10 * widest + len(texts.topic) + len(texts.tail) + len(texts.feature_version) + len(texts.prefix) + len(texts.status)
+    fixed += HEAD_BYTES + len(headers) + ID_BYTES
     for c in chosen:
-        room += fixed + id_bounds[changes.slot[c] + 1] - id_bounds[changes.slot[c]]
+        room += fixed + 2 * (id_bounds[changes.slot[c] + 1] - id_bounds[changes.slot[c]])
     data = np.empty(room, np.uint8)
-    bounds = np.zeros(len(chosen) + 1, np.int64)
+    values = np.zeros((len(chosen), 2), np.int64)
     order = np.zeros(TOP_FEATURES, np.int64)
     at = 0
     for i in range(len(chosen)):
-        at = _change(texts, changes, chosen[i], ids, id_bounds, change_ids, reals, partition, now_ms, order, data, at)
-        bounds[i + 1] = at
-    return data[:at], bounds
+        c = chosen[i]
+        first, last = id_bounds[changes.slot[c]], id_bounds[changes.slot[c] + 1]
+        data[at] = topic
+        lengths = _int32(data, _int32(data, at + 1, partition), last - first)
+        at = _int32(data, lengths + 4, headers_count)
+        at = _bytes(data, at, ids, first, last)
+        values[i, 0] = at
+        at = _change(texts, changes, c, ids, id_bounds, change_ids, reals, partition, now_ms, order, data, at)
+        values[i, 1] = at
+        _int32(data, lengths, at - values[i, 0])
+        at = _bytes(data, at, headers, 0, len(headers))
+        at = _bytes(data, at, change_ids, ID_BYTES * c, ID_BYTES * (c + 1))
+    return data[:at], values
+
+
+class Place(NamedTuple):
+    """Where changes go: their Kafka partition, the topic's number in an outbox, and their headers as an outbox has them.
+
+    The headers lack the value of the last one, which is the change's id, of 32 bytes.
+    """
+
+    partition: int
+    topic: int
+    headers: U8
+    headers_count: int
 
 
 def encode_changes(
-    texts: Texts, changes: Changes, count: int, ids: U8, id_bounds: I64, change_ids: bytes, chosen: I64, partition: int, now_ms: int
-) -> tuple[bytes, I64]:
-    """Write some changes of one partition as records' values.
+    texts: Texts, changes: Changes, count: int, ids: U8, id_bounds: I64, change_ids: bytes, chosen: I64, place: Place, now_ms: int
+) -> tuple[bytes, list[list[int]]]:
+    """Write some changes of one partition as an outbox without its first byte.
 
     Args:
         texts: The texts they are made of.
@@ -188,14 +230,17 @@ def encode_changes(
         id_bounds: (u + 1,) their bounds.
         change_ids: The changes' ids, 32 digits each, joined.
         chosen: (n,) which changes.
-        partition: Their Kafka partition.
+        place: Where they go.
         now_ms: When they were detected.
 
     Returns:
-        The joined values and their bounds (n + 1,).
+        The outbox, and where in it each change's value begins and ends.
 
     """
     real = np.column_stack([changes.distance[:count], changes.margin[:count], changes.feature[:count], changes.vote[:count] / VOTE_ONE])
     reals = np.ascontiguousarray(real, "<f8").view(np.uint8).reshape(-1)
-    data, bounds = _encode(texts, changes, ids, id_bounds, np.frombuffer(change_ids, np.uint8), reals, chosen, partition, now_ms)
-    return data.tobytes(), bounds
+    identities = np.frombuffer(change_ids, np.uint8)
+    data, values = _encode(
+        texts, changes, ids, id_bounds, identities, reals, chosen, place.partition, now_ms, place.topic, place.headers, place.headers_count
+    )
+    return data.tobytes(), values.tolist()

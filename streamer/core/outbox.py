@@ -19,21 +19,37 @@ from streamer.core.ports import OutRecord, Topic
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from streamer.core.columns import Headers
+
 LAYOUT = 1
 _TOPICS = tuple(Topic)
 _HEAD = struct.Struct("<Biiii")
 _HEADER = struct.Struct("<ii")
 
 
-def pack(records: Sequence[OutRecord]) -> bytes:
-    """Pack records; none give no bytes."""
-    if not records:
+def topic_number(topic: Topic) -> int:
+    """Give a topic's number in an outbox."""
+    return _TOPICS.index(topic)
+
+
+def pack_headers(headers: Headers) -> bytes:
+    """Pack the headers of a record."""
+    parts = []
+    for name, value in headers:
+        encoded = name.encode()
+        parts += [_HEADER.pack(len(encoded), -1 if value is None else len(value)), encoded, value or b""]
+    return b"".join(parts)
+
+
+def pack(records: Sequence[OutRecord], packed: bytes = b"") -> bytes:
+    """Pack records, after those that are packed already, without their first byte; none give no bytes."""
+    if not records and not packed:
         return b""
-    parts = [bytes([LAYOUT])]
+    parts = [bytes([LAYOUT]), packed]
     for r in records:
         parts.append(
             _HEAD.pack(
-                _TOPICS.index(r.topic),
+                topic_number(r.topic),
                 -1 if r.partition is None else r.partition,
                 -1 if r.key is None else len(r.key),
                 -1 if r.value is None else len(r.value),
@@ -42,11 +58,7 @@ def pack(records: Sequence[OutRecord]) -> bytes:
         )
         parts.append(r.key or b"")
         parts.append(r.value or b"")
-        for name, value in r.headers:
-            encoded = name.encode()
-            parts.append(_HEADER.pack(len(encoded), -1 if value is None else len(value)))
-            parts.append(encoded)
-            parts.append(value or b"")
+        parts.append(pack_headers(r.headers))
     return b"".join(parts)
 
 

@@ -42,8 +42,7 @@ class OffsetOutOfRange(StreamerError):  # noqa: N818
         self.offset = offset
 
 
-@dataclass(frozen=True, slots=True)
-class OutRecord:
+class OutRecord(NamedTuple):
     """One record of an outbox. `partition` is None where the key decides (models, dead letters)."""
 
     topic: Topic
