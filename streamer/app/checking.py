@@ -1,7 +1,7 @@
 """`streamer check`: do the model's sums equal what the profiles say?
 
-Law checked: a partition's counts, sums and squares are the sum of its customers' votes for the adopted version, and its members the count of
-their segments. A profile that is damaged or was altered by hand is named.
+Law checked: a partition's counts, sums and squares are the sum of its customers' votes for the adopted version, and its members the
+count of their segments. A profile that is damaged or was altered by hand is named.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamer.core.columns import read_only
+from streamer.app.walk import walk
 from streamer.core.partition import Learned, PartitionData, unpack_state
 from streamer.core.profile import (
     CORRUPT,
@@ -23,19 +23,18 @@ from streamer.core.profile import (
     PRESENT,
     SEGMENT,
     VERSION,
-    unpack,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
+    from streamer.app.walk import Met
     from streamer.core.columns import Bool
     from streamer.core.model import ModelVersion
     from streamer.core.plan import Plan
-    from streamer.core.ports import Packed, StateStore
+    from streamer.core.ports import StateStore
     from streamer.core.profile import Work
 
-SCAN_RECORDS = 2000
 ATTEMPTS_MAX = 5
 NAMED_MAX = 20
 
@@ -65,7 +64,12 @@ class Report:
 
 
 def check(
-    store: StateStore, partitions: int, plan: Plan, feature_version: str, model: Callable[[int], ModelVersion], progress: Callable[[int], None]
+    store: StateStore,
+    partitions: int,
+    plan: Plan,
+    feature_version: str,
+    model: Callable[[int], ModelVersion],
+    progress: Callable[[int], None],
 ) -> Report:
     """Check every partition; one that changes while it is read is read again, a few times."""
     report = Report()
@@ -90,39 +94,32 @@ def check(
     return report
 
 
-def _scan(store: StateStore, partition: int) -> Iterator[Packed]:
-    cursor, packed = store.scan(partition, 0, SCAN_RECORDS)
-    yield packed
-    while cursor:
-        cursor, packed = store.scan(partition, cursor, SCAN_RECORDS)
-        yield packed
-
-
 def _recount(
-    store: StateStore, partition: int, plan: Plan, data: PartitionData, model: Callable[[int], ModelVersion], progress: Callable[[int], None]
+    store: StateStore,
+    partition: int,
+    plan: Plan,
+    data: PartitionData,
+    model: Callable[[int], ModelVersion],
+    progress: Callable[[int], None],
 ) -> tuple[list[Finding], int, int]:
     """Add up a partition's profiles and compare."""
     findings: list[Finding] = []
-    numbers = [segment.number for segment in model(data.model).segments] if data.model else []
+    numbers = [segment.number for segment in model(data.model).active] if data.model else []
     counted = Learned.nothing(len(numbers), len(plan.kind))
-    seen: set[bytes] = set()
-    for packed in _scan(store, partition):
-        work = unpack(plan, read_only(packed.values), packed.bounds, np.zeros(len(packed.bounds) - 1, np.int64))
-        ids = [packed.ids[a:b].tobytes() for a, b in zip(packed.id_bounds[:-1], packed.id_bounds[1:], strict=True)]
-        fresh = np.array([name not in seen and not seen.add(name) for name in ids], np.bool_)  # type: ignore[func-returns-value]
-        for i in np.flatnonzero(fresh & ((work.found == CORRUPT) | (work.found == OTHER_VERSION)))[: NAMED_MAX - len(findings)]:
-            what = "its profile is damaged or was altered" if work.found[i] == CORRUPT else "its profile is of another feature version"
-            findings.append(Finding(partition, what, ids[i].decode(errors="replace")))
-        chosen = fresh & (work.found == PRESENT) & (work.head[:, MODEL] == data.model)
+    customers = 0
+    for met in walk(store, partition, plan):
+        work, present = met.work, met.fresh & (met.work.found == PRESENT)
+        findings += _unreadable(partition, met)[: NAMED_MAX - len(findings)]
         if numbers:
-            _add(counted, work, chosen, numbers)
-            findings += _lagging(partition, data, work, fresh & (work.found == PRESENT), ids, NAMED_MAX - len(findings))
-        progress(int(fresh.sum()))
+            _add(counted, work, present & (work.head[:, MODEL] == data.model), numbers)
+            findings += _lagging(partition, data, met, present)[: NAMED_MAX - len(findings)]
+        customers += int(met.fresh.sum())
+        progress(int(met.fresh.sum()))
     if data.learned is not None:
         for name in ("count", "total", "square", "members"):
             if not np.array_equal(getattr(counted, name), getattr(data.learned, name)):
                 findings.append(Finding(partition, f"the model's {name} is not what the profiles say"))
-    return findings, int(counted.count.sum()), len(seen)
+    return findings, int(counted.count.sum()), customers
 
 
 def _add(counted: Learned, work: Work, chosen: Bool, numbers: list[int]) -> None:
@@ -136,9 +133,17 @@ def _add(counted: Learned, work: Work, chosen: Bool, numbers: list[int]) -> None
         counted.members[k] += int(np.count_nonzero(chosen & (work.head[:, SEGMENT] == code)))
 
 
-def _lagging(partition: int, data: PartitionData, work: Work, present: Bool, ids: list[bytes], room: int) -> list[Finding]:
+def _unreadable(partition: int, met: Met) -> list[Finding]:
+    """Find profiles that can't be read."""
+    what = {CORRUPT: "its profile is damaged or was altered", OTHER_VERSION: "its profile is of another feature version"}
+    found = zip(met.ids, met.fresh.tolist(), met.work.found.tolist(), strict=True)
+    return [Finding(partition, what[sort], customer.decode(errors="replace")) for customer, fresh, sort in found if fresh and sort in what]
+
+
+def _lagging(partition: int, data: PartitionData, met: Met, present: Bool) -> list[Finding]:
     """Find customers that a finished sweep should have judged, and those with a segment but no version."""
     if not data.swept:
         return []
-    rows = np.flatnonzero(present & ((work.head[:, MODEL] != data.model) | (work.head[:, VERSION] == 0)))
-    return [Finding(partition, "the sweep is over, but it has not been judged by the adopted model", ids[i].decode(errors="replace")) for i in rows[:room]]
+    rows = np.flatnonzero(present & ((met.work.head[:, MODEL] != data.model) | (met.work.head[:, VERSION] == 0)))
+    what = "the sweep is over, but it has not been judged by the adopted model"
+    return [Finding(partition, what, met.ids[i].decode(errors="replace")) for i in rows]

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from streamer.core.columns import read_only
+from streamer.app.walk import walk
 from streamer.core.declaration import DAY_MS
 from streamer.core.fold import VOTE_ONE
 from streamer.core.model import Decision, ModelVersion, assemble, features_as_of, scale, votes, within_squares
 from streamer.core.partition import unpack_state
-from streamer.core.profile import PRESENT, unpack
+from streamer.core.profile import PRESENT
 
 if TYPE_CHECKING:
     from streamer.core.columns import F64, I16, I64
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from streamer.core.ports import StateStore
 
 log = logging.getLogger(__name__)
-
-SCAN_RECORDS = 2000
 
 
 class Fitter(Protocol):
@@ -82,15 +80,15 @@ class FirstModel:
         found: list[F64] = []
         lifetime = {m.name: i for i, m in enumerate(self.declaration.lifetimes)}
         for partition in range(partitions):
-            cursor, first = 0, True
-            while (cursor or first) and sum(map(len, found)) < self.how.sample_max:
-                first = False
-                cursor, packed = store.scan(partition, cursor, SCAN_RECORDS)
-                work = unpack(self.plan, read_only(packed.values), packed.bounds, np.zeros(len(packed.bounds) - 1, np.int64))
-                chosen = work.found == PRESENT
+            if sum(map(len, found)) >= self.how.sample_max:
+                break
+            for met in walk(store, partition, self.plan):
+                chosen = met.fresh & (met.work.found == PRESENT)
                 for measure, least in self.declaration.eligibility:
-                    chosen &= work.life[:, lifetime[measure]] >= least
-                found.append(features_as_of(self.plan, work, as_of)[chosen])
+                    chosen &= met.work.life[:, lifetime[measure]] >= least
+                found.append(features_as_of(self.plan, met.work, as_of)[chosen])
+                if sum(map(len, found)) >= self.how.sample_max:
+                    break
         return np.concatenate(found) if found else np.zeros((0, len(self.plan.kind)))
 
     def _fitted(self, values: F64, as_of: int, now_ms: int) -> ModelVersion:

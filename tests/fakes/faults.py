@@ -1,4 +1,4 @@
-"""Faults at chosen calls of the ports: a process that dies there, or a server whose reply is lost, before or after it did what was asked."""
+"""Faults at chosen calls of the ports: a process that dies there, or a reply that is lost, before or after what was asked was done."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Killed(BaseException):
 
 @dataclass
 class Fault:
-    """What befalls one call: the error, and how much of the call is done by then. `midway` does half of a commit's or a producer's records."""
+    """What befalls one call: the error, and how much is done by then; `midway` is half of the commits or of a producer's records."""
 
     error: type[BaseException] = Unavailable
     when: When = "before"
@@ -72,7 +72,7 @@ class _Port:
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
         if method in LOCAL:
-            return getattr(self._port, method)  # type: ignore[no-any-return]
+            return getattr(self._port, method)
         return partial(self._call, method)
 
     def _call(self, method: str, *args: Any) -> Any:

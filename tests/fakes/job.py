@@ -108,7 +108,9 @@ class Job:
 
     def following(self, **settings: Any) -> Job:
         """The same log and journal again, beside what was kept and told the first time."""
-        return replace(self, run=f"{self.run}-again", leader=self.run, redis=FakeRedis(), first_fit=None, settings=settings | {"follow": True})
+        return replace(
+            self, run=f"{self.run}-again", leader=self.run, redis=FakeRedis(), first_fit=None, settings=settings | {"follow": True}
+        )
 
     @property
     def store(self) -> FakeStateStore:

@@ -1,0 +1,82 @@
+"""The journal: an entry is what was decided, and following it gives the decisions that a state lacks, each once and in order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from streamer.adapters.avro import codec, wire
+from streamer.app import journal
+from streamer.app.journal import EPOCH, VERSION, Entry
+from streamer.core.partition import PartitionData
+from streamer.core.ports import LogRecord, Topic
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CENTROIDS = np.array([[1, -2, 3], [-(2**31), 2**31 - 1, 0]], np.int64)
+
+
+def entry(model: int, epoch: int, at_offset: int = 7) -> Entry:
+    return Entry(EPOCH if epoch else VERSION, at_offset, 1_700_000_000_000, model, epoch, b"digest")
+
+
+def read(entries: Sequence[Entry]) -> list[Entry]:
+    written = [journal.record(one, 3, "commit", 1_700_000_000_001, 4) for one in entries]
+    return journal.read([LogRecord(i, 0, record.key, record.value, record.headers) for i, record in enumerate(written)])
+
+
+def test_an_entry_is_read_as_it_was_written() -> None:
+    entries = [entry(1, 0), entry(1, 1), entry(2, 0)]
+    assert entries == read(entries)
+
+
+def test_a_record_names_its_kind_its_partition_and_all_that_the_schema_asks_for() -> None:
+    record = journal.record(entry(1, 2), 3, "commit", 1_700_000_000_001, 4)
+    assert record.value is not None
+    assert (Topic.JOURNAL, 3, b"epoch", ()) == (record.topic, record.partition, record.key, record.headers)
+    assert wire.prefix(4) == record.value[: wire.ID_BYTES]
+    expected = {
+        "commit_id": "commit",
+        "kind": "epoch",
+        "at_offset": 7,
+        "as_of": 1_700_000_000_000,
+        "model_version": 1,
+        "epoch": 2,
+        "payload": b"digest",
+        "written_at": 1_700_000_000_001,
+    }
+    assert expected == codec.decode("journal_entry", record.value[wire.ID_BYTES :])
+
+
+def test_repetitions_and_what_is_older_are_dropped() -> None:
+    assert [entry(1, 0), entry(1, 1), entry(2, 0)] == read(
+        [entry(1, 0), entry(1, 0, 8), entry(1, 1), entry(1, 0), entry(1, 1, 9), entry(2, 0), entry(1, 2)]
+    )
+
+
+def test_records_without_a_value_are_passed_over() -> None:
+    assert [] == journal.read([LogRecord(0, 0, b"epoch", None, ())])
+
+
+def test_what_a_state_has_taken_already_is_not_in_its_script() -> None:
+    entries = [entry(1, 0), entry(1, 1), entry(1, 2), entry(2, 0)]
+    assert entries == list(journal.script(entries, PartitionData("v")))
+    assert entries[2:] == list(journal.script(entries, PartitionData("v", model=1, epoch=1)))
+    assert [] == list(journal.script(entries, PartitionData("v", model=2)))
+
+
+def test_a_versions_entry_names_its_bytes_and_an_epochs_its_centroids() -> None:
+    data = PartitionData("v", watermark=55, model=3, epoch=0, as_of=44, at_offset=12)
+    assert Entry(VERSION, 12, 44, 3, 0, b"sha") == journal.version_entry(data, b"sha")
+    learned = PartitionData("v", watermark=55, model=3, epoch=9, as_of=44, at_offset=12, centroids=CENTROIDS)
+    found = journal.epoch_entry(learned, 80)
+    assert (EPOCH, 80, 55, 3, 9) == (found.kind, found.at_offset, found.as_of, found.model, found.epoch)
+    assert CENTROIDS.tolist() == found.centroids((2, 3)).tolist()
+
+
+def test_centroids_of_another_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match="reshape"):
+        journal.epoch_entry(PartitionData("v", model=1, epoch=1, centroids=CENTROIDS), 0).centroids((2, 4))
