@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from streamer.app.session import session_of
+from streamer.core.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,12 +28,17 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from streamer.app.config import Config
+    from streamer.app.ingest.load import Loaded
+    from streamer.app.ingest.sending import Channel
 
 app = typer.Typer(add_completion=False)
 
 WORKERS = 2
 PARTITIONS = 8
 SHOWN_CHANGES = 8
+PACED_SLICES = 40
+PACE_S = 0.05
+FEED_TIMEOUT_S = 30.0
 TIMEOUT_S = 300.0
 SETTINGS = {
     "STREAMER_TOPICS__PARTITIONS": str(PARTITIONS),
@@ -40,7 +46,6 @@ SETTINGS = {
     "STREAMER_MODEL__FIRST_FIT__CUSTOMERS_MIN": "200",
     "STREAMER_MODEL__FIRST_FIT__HISTORY_DAYS_MIN": "60d",
     "STREAMER_MODEL__EPOCH_INTERVAL_S": "0.3s",
-    "STREAMER_BATCH__RECORDS_MAX": "40",  # small, so that there is something to see
     "STREAMER_LOG__LEVEL": "warning",
 }
 
@@ -73,6 +78,8 @@ class Seen:
 @app.command()
 def demo(context: typer.Context) -> None:
     """Run the whole job on real servers that are started for it: retail orders in, segments out."""
+    from streamer.app.wiring import ensure_topics
+
     session = session_of(context)
     console = Console()
     begun_s = time.monotonic()
@@ -82,14 +89,17 @@ def demo(context: typer.Context) -> None:
         environment.setdefault("STREAMER_APP__NAME", f"demo-{os.getpid()}")
         config = _config(environment)
         _compile(console, config)
-        events = _ingest(console, config, environment)
+        loaded = _read(console, environment)
+        ensure_topics(config)
         errors = stack.enter_context(_workers(environment))
-        seen, took_s, customers = _watch(console, config, events, errors)
+        seen, burst_s, customers = _watch(console, config, loaded, errors)
         _segments(console, config, seen)
         _checked(console, config)
+    burst = len(loaded.events) // 3
     console.print(
-        f"\n{events:,} events through {WORKERS} workers in {took_s:.1f} s ({events / took_s:,.0f} events/s, the first model and the wait for its "
-        f"sweep included), {sum(seen.causes.values()):,} changes for {customers:,} customers: {_counted(seen.causes)}."
+        f"\n{len(loaded.events):,} events, {sum(seen.causes.values()):,} changes for {customers:,} customers: {_counted(seen.causes)}; "
+        f"{seen.repeated} of them told twice.\nThe first {burst:,} events came at once and were in their profiles {burst_s:.2f} s later "
+        f"({burst / burst_s:,.0f} events/s, sending included); the rest came little by little, to be watched."
     )
     console.print(f"The whole demo took {time.monotonic() - begun_s:.0f} s; the servers and workers it started are stopped.\n")
     console.print("[b]What to do next[/b]")
@@ -126,18 +136,43 @@ def _compile(console: Console, config: Config) -> None:
     console.print(f"   compiled code at hand, {time.monotonic() - begun_s:.1f} s")
 
 
-def _ingest(console: Console, config: Config, environment: Mapping[str, str]) -> int:
-    """Send the retail orders."""
-    from streamer.app.ingest_command import Request, connected, run
+def _read(console: Console, environment: Mapping[str, str]) -> Loaded:
+    """Read the retail orders as events."""
+    from streamer.app.ingest.account import account
+    from streamer.app.ingest.load import load
+    from streamer.app.mappings import load_mapping
     from streamer.app.samples import retail_path
-    from streamer.app.wiring import ensure_topics
 
     path = retail_path(environment)
+    mapping = load_mapping("online_retail")
     console.print(f"[b]2. Orders to events[/b]\n   {path.name} (UCI Online Retail, CC BY 4.0)")
-    ensure_topics(config)
-    with tempfile.TemporaryDirectory() as directory:
-        request = Request(path, "online_retail", rejects=Path(directory) / "rejects.jsonl")
-        return run(request, config, console, console, connected, time.time())
+    with console.status("reading"):
+        loaded = load(path, mapping)
+    console.print(account(loaded.totals, mapping))
+    return loaded
+
+
+class Feed:
+    """Sends a third of the events at once and, when the first model is there, the rest little by little, so that there is something to see."""
+
+    def __init__(self, channel: Channel, loaded: Loaded) -> None:
+        """Prepare; nothing is sent yet."""
+        self._channel = channel
+        self._events = loaded.events
+        self.total = len(loaded.events)
+        self.burst = self.total // 3
+        self._slice = max(1, self.total // PACED_SLICES)
+        self._sent = 0
+
+    def feed(self, *, model_is_there: bool) -> None:
+        """Send what is due; called again and again."""
+        from streamer.adapters.kafka.events_producer import EventRecord
+
+        wanted = self.burst if self._sent < self.burst else self._sent + self._slice if model_is_there else self._sent
+        records = self._events.records(self._sent, min(wanted, self.total))
+        self._channel.sink.send(EventRecord(record["customer_id"].encode(), self._channel.encode(record)) for record in records)
+        self._channel.sink.wait(FEED_TIMEOUT_S)
+        self._sent = min(wanted, self.total)
 
 
 @contextmanager
@@ -163,34 +198,45 @@ def _workers(environment: Mapping[str, str]) -> Iterator[list[Path]]:
                     process.kill()
 
 
-def _watch(console: Console, config: Config, events: int, errors: list[Path]) -> tuple[Seen, float, int]:
-    """Follow the changes until every event is in; returns what was seen, how long it took, and how many customers there are."""
-    from streamer.app.wiring import Watcher
+def _watch(console: Console, config: Config, loaded: Loaded, errors: list[Path]) -> tuple[Seen, float, int]:
+    """Feed the workers and follow the changes until every event is in; returns what was seen, how long the burst took, and the customers."""
+    from streamer.app.ingest.channel import event_channel
+    from streamer.app.wiring import Watcher, schema_source
 
-    console.print(f"[b]3. {WORKERS} workers[/b]")
+    console.print(f"[b]3. {WORKERS} workers, and a subscriber to their changes[/b]")
     seen = Seen()
-    progress = Progress(TextColumn("   events"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = progress.add_task("events", total=events)
+    progress = Progress(TextColumn("   events"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console)
+    bar = progress.add_task("events", total=len(loaded.events))
+    burst_s = 0.0
     deadline_s = time.monotonic() + TIMEOUT_S
-    started_s = 0.0
-    with Watcher(config) as watcher, Live(console=console, refresh_per_second=8, transient=True) as live:
+    with (
+        event_channel(config, schema_source(config)) as channel,
+        Watcher(config) as watcher,
+        Live(console=console, refresh_per_second=8, transient=True) as live,
+    ):
+        feed = Feed(channel, loaded)
+        while not all(state.owner for state in watcher.states()) and time.monotonic() < deadline_s:
+            time.sleep(PACE_S)
+        begun_s = time.monotonic()
         while time.monotonic() < deadline_s:
+            judged = watcher.settled(watcher.states(), least=1)
+            feed.feed(model_is_there=judged)
             states = watcher.states()
             done = sum(state.next_offset for state in states)
-            started_s = started_s or (time.monotonic() if done else 0.0)
+            if not burst_s and done < feed.burst:
+                continue
+            burst_s = burst_s or time.monotonic() - begun_s
             for partition in range(PARTITIONS):
                 seen.next_offsets[partition], changes = watcher.changes(partition, seen.next_offsets[partition])
                 for change in changes:
                     seen.apply(change)
             progress.update(bar, completed=done)
             live.update(_screen(progress, seen))
-            if done >= events and watcher.settled(states, least=1):
-                return seen, time.monotonic() - started_s, watcher.customers()
-            if not done:
-                time.sleep(0.2)
+            if done >= feed.total and judged:
+                return seen, burst_s, watcher.customers()
     said = "\n".join(path.read_text(errors="replace")[-2000:] for path in errors)
     message = f"the workers did not finish within {TIMEOUT_S:.0f} s:\n{said}"
-    raise TimeoutError(message)
+    raise Unavailable(message)
 
 
 def _screen(progress: Progress, seen: Seen) -> RenderableType:
