@@ -23,7 +23,7 @@ from streamer.core.profile import FIRST_CODE, NEW_SEGMENT
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from streamer.core.columns import U8, Headers
+    from streamer.core.columns import U8, Bool, Headers
     from streamer.core.fold import Changes
     from streamer.core.intake import Customers
 
@@ -76,8 +76,9 @@ class ChangeWriter:
         names: Mapping[int, str],
         stamps: Mapping[int, Headers],
         detected_at: int,
+        wanted: Bool,
     ) -> dict[int, Written]:
-        """Write the first `count` changes.
+        """Write those of the first `count` changes that are `wanted`, (count,).
 
         `numbers` gives the Kafka partition of each of the batch's partitions, `names` every segment's name by its number, `stamps` the headers
         that every record of a partition's commit bears. Returns each partition's changes in order.
@@ -93,7 +94,7 @@ class ChangeWriter:
         joined = "".join(identities).encode()
         written = {}
         for part, partition in enumerate(numbers):
-            chosen = np.flatnonzero(changes.part[:count] == part)
+            chosen = np.flatnonzero((changes.part[:count] == part) & wanted)
             if not len(chosen):
                 continue
             headers = [*self._head, *stamps[partition]]

@@ -67,7 +67,7 @@ def warm(declaration: Declaration, intake: Intake, changes: ChangeWriter) -> Non
     taken = intake.take(fetched, np.zeros(1, np.int32))
     store = _NoProfiles()
     folded = fold_batch(intake.plan, judge, stack_sums(data, judge), np.zeros(1, np.int64), 0, taken, {}, (0,), store)  # type: ignore[arg-type]  # only `load` is used
-    changes.write(folded.changes, folded.changed, folded.customers, (0,), {1: "a", 2: "b"}, {0: ()}, MADE_UP_MS)
+    changes.write(folded.changes, folded.changed, folded.customers, (0,), {1: "a", 2: "b"}, {0: ()}, MADE_UP_MS, np.ones(folded.changed, np.bool_))
     profiles = folded.profiles(0)
     work = unpack(intake.plan, profiles.values, profiles.bounds, np.zeros(1, np.int64))
     votes(version.transforms, scaling, features_as_of(intake.plan, work, MADE_UP_MS))

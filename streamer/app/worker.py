@@ -54,10 +54,11 @@ if TYPE_CHECKING:
     from streamer.app.first_model import FirstModel
     from streamer.app.intake import Intake, Taken
     from streamer.app.models import ModelShelf
-    from streamer.core.columns import Fetched, Headers
+    from streamer.core.columns import Bool, Fetched, Headers
     from streamer.core.declaration import Declaration
     from streamer.core.fold import Judge, Sums
     from streamer.core.model import ModelVersion
+    from streamer.core.partition import Learned
     from streamer.core.ports import EventLog, PartitionState, Publisher, StateStore, TopicReader
 
 log = logging.getLogger(__name__)
@@ -361,8 +362,9 @@ class Worker:
         ids = {partition: clock.token() for partition in self._order}
         next_offsets = {partition: max(self._owned[partition].next_offset, int(ends[partition])) for partition in self._order}
         stamps = {partition: _stamp(ids[partition], next_offsets[partition]) for partition in self._order}
+        names, wanted = self._tools.shelf.names, self._wanted(folded, next_offsets)
         changes = self._tools.changes.write(
-            folded.changes, folded.changed, folded.customers, self._order, self._tools.shelf.names, stamps, now_ms
+            folded.changes, folded.changed, folded.customers, self._order, names, stamps, now_ms, wanted
         )
         commits, published = [], []
         for i, partition in enumerate(self._order):
@@ -378,8 +380,8 @@ class Worker:
             )
             refused = [r._replace(headers=(*r.headers, *stamps[partition])) for r in letters.get(partition, ())]
             written = changes.get(partition, NOTHING_WRITTEN)
-            if next_offset <= owned.quiet_below:
-                written, refused = NOTHING_WRITTEN, []
+            if owned.quiet_below and next_offset <= owned.quiet_below:
+                refused = []
             commit = Commit(
                 partition,
                 owned.token,
@@ -395,7 +397,21 @@ class Worker:
             published += [*written.records, *refused]
         return commits, published
 
-    def _learned(self, i: int):  # noqa: ANN202  # Learned | None
+    def _wanted(self, folded: Folded, next_offsets: Mapping[int, int]) -> Bool:
+        """Choose the changes to tell, (changed,): where a rebuild is below what was told, only those that may not have been.
+
+        Events' changes were told. A sweep's were if an epoch followed, which waits for it; else nobody knows how far the sweep had come.
+        """
+        part, offset = folded.changes.part[: folded.changed], folded.changes.offset[: folded.changed]
+        wanted = np.ones(folded.changed, np.bool_)
+        for i, partition in enumerate(self._order):
+            owned = self._owned[partition]
+            if owned.quiet_below and next_offsets[partition] <= owned.quiet_below:
+                told = any(entry.kind == journal.EPOCH and entry.model == owned.data.model for entry in owned.script)
+                wanted &= (part != i) | ((offset == owned.data.at_offset) & (not told))
+        return wanted
+
+    def _learned(self, i: int) -> Learned | None:
         data = self._owned[self._order[i]].data
         if data.centroids is None or self._sums is None:
             return None

@@ -140,9 +140,9 @@ class Job:
             shelf=ModelShelf(store, reader, NAME),
             first_model=None if self.first_fit is None else FirstModel(self.declaration, self.plan, self.first_fit, FakeFitter()),
         )
-        how = {"records_max": 40, "sweep_records": 5, "wait_s": 0.0, "gather_s": 0.0, **self.settings, **settings}
-        number = {"journal_schema": schema_id(ENTRY), "models_schema": schema_id(MODEL)}
-        return Worker(Settings(INPUT, self.partitions, **number, **how), self.declaration, tools)
+        how: dict[str, Any] = {"records_max": 40, "sweep_records": 5, "wait_s": 0.0, "gather_s": 0.0, **self.settings, **settings}
+        how |= {"journal_schema": schema_id(ENTRY), "models_schema": schema_id(MODEL)}
+        return Worker(Settings(INPUT, self.partitions, **how), self.declaration, tools)
 
     def gone(self, name: str) -> None:
         """Let the group know that a member is no more."""

@@ -11,12 +11,12 @@ import pytest
 
 from streamer.app.first_model import FirstFit, FirstModel
 from streamer.core.model import Decision, features_as_of
-from streamer.core.ports import Packed
 from tests.fakes.job import FakeFitter, Job, shop
 from tests.fakes.state_store import FakeStateStore
 
 if TYPE_CHECKING:
     from streamer.core.model import ModelVersion
+    from streamer.core.ports import Packed
 
 HOW = FirstFit("segments", 3, 10, 0, 1000, Decision())
 DAYS = 40
