@@ -360,7 +360,7 @@ def _eligible(judge: Judge, p: int, work: Work, u: int) -> bool:
 
 @compiled_uncounted
 def _explain(judge: Judge, p: int, vote: I16, k: int, changes: Changes, c: int) -> None:
-    """Record the distance to the segment, and how much nearer it is than the nearest other (negative: farther)."""
+    """Record the distance to the segment, and how much nearer it is than the nearest other, as a share of the distance to that."""
     here = math.sqrt(float(squared_distance(vote, judge.centroid[p, k])))
     other = math.inf
     for j in range(judge.size[p]):

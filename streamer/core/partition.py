@@ -1,7 +1,8 @@
 """What a partition's owner knows of it beside the profiles: clock, adopted model, sums, sweep; packed into one string with each commit.
 
 Laws: `unpack_state(pack_state(x))` equals x. Sums belong to the adopted version alone: adopting a version begins them at nothing.
-An epoch is adopted only when the sweep of its version is over.
+Nothing is adopted, neither an epoch nor the next version, before the sweep of the present version is over (`swept`): else it would show
+which customers had been swept by then.
 """
 
 from __future__ import annotations

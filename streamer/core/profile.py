@@ -97,11 +97,12 @@ def _get_to(data: U8, at: int, end: int, most: int) -> tuple[int, int]:
 @kernel
 def _put(data: U8, at: int, value: int) -> int:
     """Write a varint; a negative number as the unsigned one of the same 64 bits."""
-    while value < 0 or value >= 0x80:
-        data[at] = (value & 0x7F) | 0x80
-        value = (value >> 7) & ((1 << 57) - 1)
+    left = wide(value)
+    while left < 0 or left >= 0x80:
+        data[at] = (left & 0x7F) | 0x80
+        left = (left >> 7) & ((1 << 57) - 1)
         at += 1
-    data[at] = value
+    data[at] = left
     return at + 1
 
 
