@@ -115,7 +115,9 @@ def _servers(console: Console, environment: Mapping[str, str]) -> Iterator[dict[
 
     console.print("[b]1. Real servers[/b]")
     begun_s = time.monotonic()
-    with servers.progress_bar(console) as report, servers.start(environment, progress=report) as running:
+    with servers.progress_bar(console) as report:
+        running = servers.start(environment, progress=report)
+    with running:
         console.print(f"   Kafka at {running.kafka_bootstrap}, Redis at {running.redis_url} ({running.source}), {time.monotonic() - begun_s:.1f} s")
         yield running.environment
 
@@ -242,9 +244,9 @@ def _watch(console: Console, config: Config, loaded: Loaded, errors: list[Path])
 def _screen(progress: Progress, seen: Seen) -> RenderableType:
     from rich.console import Group
 
-    table = Table(box=None, pad_edge=True, padding=(0, 2))
-    for column in ("customer", "from", "to", "why", "when"):
-        table.add_column(column, no_wrap=True)
+    table = Table(box=None, pad_edge=True, padding=(0, 1), expand=True)
+    for column, width in (("customer", 9), ("from", 9), ("to", None), ("why", 12), ("when", 10)):
+        table.add_column(column, no_wrap=True, width=width, ratio=None if width else 1)
     for change in seen.latest:
         when = time.strftime("%Y-%m-%d", time.gmtime(change["occurred_at"] / 1000))
         table.add_row(change["customer_id"], change["previous_segment_id"] or "", change["segment_name"], change["cause"], when)
