@@ -32,7 +32,7 @@ from streamer.core.fold import (
 from streamer.core.model import Decision, Scaling, Segment, features_as_of
 from streamer.core.partition import stack_judge
 from streamer.core.profile import CLOCK, EPOCH, FIRST_CODE, HELD, NEVER, NEW_SEGMENT, NO_SEGMENT
-from tests.corekit import DAY_MS, HOUR_MS, T0, Change, Event, Stream, event, opened, packaged, version_of
+from tests.corekit import DAY_MS, HOUR_MS, T0, Change, Event, Stream, event, hashed, opened, packaged, version_of
 
 TREE = {
     "duplicates": {"ids_max": 3, "age": "2d"},
@@ -212,7 +212,7 @@ def test_a_customer_known_before_the_first_model_is_first_seen_at_its_adoption()
     walk.to(0)
     walk.adopt(plane(), T0 - DAY_MS)
     change = only(walk.stream.sweep(0))
-    assert ("first_seen", FIRST, T0, 1) == (change.cause, change.after, change.occurred, change.offset)
+    assert ("first_seen", FIRST, T0, 1, 1 << 10) == (change.cause, change.after, change.occurred, change.offset, change.version)
     assert [] == walk.stream.sweep(0)
 
 
@@ -356,6 +356,7 @@ def test_of_ids_at_the_same_time_the_greater_hashes_are_remembered() -> None:
     streams[0].fold([Event(0, 0, row) for row in rows])
     streams[1].fold([Event(0, 0, row) for row in reversed(rows)])
     assert streams[0].profiles == streams[1].profiles
+    assert sorted((hashed(row["event_id"]) >> 16 for row in rows), reverse=True)[:3] == streams[0].work().ids[0].tolist()
 
 
 def test_with_no_room_for_ids_every_event_counts() -> None:
