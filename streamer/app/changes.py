@@ -80,8 +80,8 @@ class ChangeWriter:
     ) -> dict[int, Written]:
         """Write those of the first `count` changes that are `wanted`, (count,).
 
-        `numbers` gives the Kafka partition of each of the batch's partitions, `names` every segment's name by its number, `stamps` the headers
-        that every record of a partition's commit bears. Returns each partition's changes in order.
+        `numbers` gives the Kafka partition of each of the batch's partitions, `names` every segment's name by its number, `stamps` the
+        headers that every record of a partition's commit bears. Returns each partition's changes in order.
         """
         if self._names != names:
             self._names = dict(names)
@@ -90,15 +90,17 @@ class ChangeWriter:
         slots, versions = changes.slot[:count].tolist(), changes.version[:count].tolist()
         keys = [ids[bounds[slot] : bounds[slot + 1]] for slot in slots]
         topic = self._origin.topic.encode()
-        identities = [blake2b(b"%b\0%b\0%d" % (topic, key, version), digest_size=16).hexdigest() for key, version in zip(keys, versions, strict=True)]
+        identities = [
+            blake2b(b"%b\0%b\0%d" % (topic, key, version), digest_size=16).hexdigest() for key, version in zip(keys, versions, strict=True)
+        ]
         joined = "".join(identities).encode()
         written = {}
         for part, partition in enumerate(numbers):
             chosen = np.flatnonzero((changes.part[:count] == part) & wanted)
             if not len(chosen):
                 continue
-            headers = [*self._head, *stamps[partition]]
-            frame = outbox.pack_headers([*headers, (CHANGE_ID, b"0" * ID_BYTES)])[:-ID_BYTES]
+            headers = (*self._head, *stamps[partition])
+            frame = outbox.pack_headers((*headers, (CHANGE_ID, b"0" * ID_BYTES)))[:-ID_BYTES]
             place = Place(partition, self._topic_number, _array(frame), len(headers) + 1)
             packed, values = encode_changes(
                 self._texts, changes, count, customers.ids, customers.id_bounds, joined, chosen, place, detected_at

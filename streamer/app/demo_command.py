@@ -103,7 +103,7 @@ def demo(context: typer.Context) -> None:
     )
     console.print(f"The whole demo took {time.monotonic() - begun_s:.0f} s; the servers and workers it started are stopped.\n")
     console.print("[b]What to do next[/b]")
-    console.print("  eval \"$(streamer servers up)\"                        servers of your own, until `streamer servers down`")
+    console.print('  eval "$(streamer servers up)"                        servers of your own, until `streamer servers down`')
     console.print("  streamer ingest orders.csv --mapping mapping.yaml    your own data (docs/ingest.md)")
     console.print("  streamer run                                         a worker; start more to scale")
     console.print("  streamer features, streamer config, streamer check   what is computed, how it is set, whether sums and profiles agree")
@@ -118,7 +118,8 @@ def _servers(console: Console, environment: Mapping[str, str]) -> Iterator[dict[
     with servers.progress_bar(console) as report:
         running = servers.start(environment, progress=report)
     with running:
-        console.print(f"   Kafka at {running.kafka_bootstrap}, Redis at {running.redis_url} ({running.source}), {time.monotonic() - begun_s:.1f} s")
+        took_s = time.monotonic() - begun_s
+        console.print(f"   Kafka at {running.kafka_bootstrap}, Redis at {running.redis_url} ({running.source}), {took_s:.1f} s")
         yield running.environment
 
 
@@ -155,7 +156,7 @@ def _read(console: Console, environment: Mapping[str, str]) -> Loaded:
 
 
 class Feed:
-    """Sends a third of the events at once and, when the first model is there, the rest little by little, so that there is something to see."""
+    """Sends a third of the events at once and, when the first model is there, the rest little by little, to be watched."""
 
     def __init__(self, channel: Channel, loaded: Loaded) -> None:
         """Prepare; nothing is sent yet."""
@@ -187,7 +188,7 @@ def _workers(environment: Mapping[str, str]) -> Iterator[list[Path]]:
             own = {**environment, "STREAMER_APP__INSTANCE": f"demo-{n}"}
             with errors[-1].open("wb") as log:
                 command = [sys.executable, "-m", "streamer", "run"]
-                processes.append(subprocess.Popen(command, env=own, stderr=log, stdout=log))  # noqa: S603  # our own command
+                processes.append(subprocess.Popen(command, env=own, stderr=log, stdout=log))
         try:
             yield errors
         finally:
@@ -201,7 +202,10 @@ def _workers(environment: Mapping[str, str]) -> Iterator[list[Path]]:
 
 
 def _watch(console: Console, config: Config, loaded: Loaded, errors: list[Path]) -> tuple[Seen, float, int]:
-    """Feed the workers and follow the changes until every event is in; returns what was seen, how long the burst took, and the customers."""
+    """Feed the workers and follow the changes until every event is in.
+
+    Returns what was seen, how long the burst took, and how many customers there are.
+    """
     from streamer.app.ingest.channel import event_channel
     from streamer.app.wiring import Watcher, schema_source
 
@@ -260,8 +264,10 @@ def _segments(console: Console, config: Config, seen: Seen) -> None:
     model = current_model(config)
     sizes = Counter(seen.segment.values())
     table = Table(title=f"Segments of {sum(sizes.values()):,} customers")
-    for column, justify in (("segment", "left"), ("customers", "right"), ("share", "right"), ("what sets it apart (standard deviations from the mean)", "left")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    table.add_column("segment")
+    table.add_column("customers", justify="right")
+    table.add_column("share", justify="right")
+    table.add_column("what sets it apart (standard deviations from the mean)")
     apart = {} if model is None else {s.segment_id: _apart(model.features, model.centroids[k]) for k, s in enumerate(model.segments)}
     for segment, size in sizes.most_common():
         share = size / sum(sizes.values())

@@ -91,7 +91,7 @@ def input_partitions(config: Config, admin: KafkaAdmin | None = None) -> int:
     admin = admin or KafkaAdmin(kafka_settings(config, config.kafka.client_properties()))
     partitions = admin.partitions(config.topics.events)
     if partitions is None:
-        message = f"there is no topic {config.topics.events}: make it, or set `topics.create`, or start with `streamer ingest` or `streamer run`"
+        message = f"there is no topic {config.topics.events}: make it, or let `streamer ingest` or `streamer run` with `topics.create`"
         raise Misconfigured(message)
     return partitions
 
@@ -109,7 +109,8 @@ def topic_reader(config: Config) -> KafkaTopicReader:
 def state_store(config: Config) -> RedisStateStore:
     """Connect to Redis."""
     r = config.redis
-    settings = RedisSettings(r.url, options=r.connection_options(), client_name=f"segment-streamer-{instance(config)}", timeout_s=r.timeout_s)
+    name = f"segment-streamer-{instance(config)}"
+    settings = RedisSettings(r.url, options=r.connection_options(), client_name=name, timeout_s=r.timeout_s)
     return RedisStateStore(settings, config.app.namespace, config.app.name)
 
 
@@ -122,7 +123,7 @@ def schema_source(config: Config) -> SchemaSource:
     """Give the registry where one is configured, else the packaged schemas and the allowed ones."""
     if config.schema_registry.url is not None:
         properties = config.schema_registry.client_properties()
-        return Registry(RegistrySettings(config.schema_registry.url, timeout_s=config.schema_registry.timeout_s, properties=properties))
+        return Registry(RegistrySettings(url=config.schema_registry.url, timeout_s=config.schema_registry.timeout_s, properties=properties))
     return PackagedSchemas({_schema_id(key): path for key, path in config.schemas.allowed.items()})
 
 
@@ -155,7 +156,10 @@ def worker(config: Config) -> Iterator[Worker]:
     partitions = ensure_topics(config)
     recorded = store.record_partitions(partitions)
     if recorded != partitions:
-        message = f"{config.topics.events} has {partitions} partitions and had {recorded} when this namespace began: customers have moved; replay into a new `app.namespace`"
+        message = (
+            f"{config.topics.events} has {partitions} partitions and had {recorded} when this namespace began: customers have moved; "
+            "begin in a new `app.namespace`"
+        )
         raise Misconfigured(message)
     source = schema_source(config)
     ids = schema_ids(config, source)
@@ -166,7 +170,10 @@ def worker(config: Config) -> Iterator[Worker]:
     warm(declaration, intake, changes)  # before the group counts on this worker
     tools = Tools(
         log=KafkaEventLog(
-            kafka_settings(config, config.kafka.consumer_properties()), config.topics.events, config.group_id, instance_id=config.app.instance
+            kafka_settings(config, config.kafka.consumer_properties()),
+            config.topics.events,
+            config.group_id,
+            instance_id=config.app.instance,
         ),
         store=store,
         publisher=KafkaPublisher(kafka_settings(config, config.kafka.producer_properties()), topic_names(config)),
@@ -175,7 +182,9 @@ def worker(config: Config) -> Iterator[Worker]:
         intake=intake,
         changes=changes,
         shelf=ModelShelf(store, reader, config.model.name),
-        first_model=FirstModel(declaration, intake.plan, _first_fit(config), KMeansFitter()) if config.model.first_fit.enabled and not follow else None,
+        first_model=FirstModel(declaration, intake.plan, _first_fit(config), KMeansFitter())
+        if config.model.first_fit.enabled and not follow
+        else None,
     )
     settings = Settings(
         topic=config.topics.events,
@@ -218,6 +227,7 @@ def _first_fit(config: Config) -> FirstFit:
 
 
 def shelf(config: Config, store: RedisStateStore) -> ModelShelf:
+    """Connect to the model versions."""
     return ModelShelf(store, topic_reader(config), config.model.name)
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from streamer.core.columns import I64, U8
+from streamer.core.columns import I64, U8  # noqa: TC001  # the types of NamedTuples
 from streamer.core.compiled import compiled, kernel
 from streamer.core.fold import VOTE_ONE, Changes
 from streamer.core.profile import FIRST_CODE, NEW_SEGMENT, NO_SEGMENT
@@ -112,7 +112,18 @@ def _top(changes: Changes, c: int, order: I64) -> None:
 
 @kernel
 def _change(
-    texts: Texts, changes: Changes, c: int, ids: U8, id_bounds: I64, change_ids: U8, reals: U8, partition: int, now_ms: int, order: I64, data: U8, at: int
+    texts: Texts,
+    changes: Changes,
+    c: int,
+    ids: U8,
+    id_bounds: I64,
+    change_ids: U8,
+    reals: U8,
+    partition: int,
+    now_ms: int,
+    order: I64,
+    data: U8,
+    at: int,
 ) -> int:
     """Write one change."""
     f = changes.vote.shape[1]
@@ -181,8 +192,8 @@ def _encode(
     for strings in (texts.segment_names, texts.features, texts.causes, texts.segment_ids):
         for i in range(len(strings.bounds) - 1):
             widest = max(widest, strings.bounds[i + 1] - strings.bounds[i])
-    fixed = FIXED_BYTES + 10 * widest + len(texts.topic) + len(texts.tail) + len(texts.feature_version) + len(texts.prefix) + len(texts.status)
-    fixed += HEAD_BYTES + len(headers) + ID_BYTES
+    fixed = FIXED_BYTES + 10 * widest + len(texts.topic) + len(texts.tail) + len(texts.feature_version) + len(texts.prefix)
+    fixed += len(texts.status) + HEAD_BYTES + len(headers) + ID_BYTES
     for c in chosen:
         room += fixed + 2 * (id_bounds[changes.slot[c] + 1] - id_bounds[changes.slot[c]])
     data = np.empty(room, np.uint8)

@@ -112,7 +112,7 @@ def floor(events: int) -> dict[str, float]:
     read = fastavro.schemaless_reader
     while True:
         for message in messages:
-            read(BytesIO(message.value()[5:]), schema)
+            read(BytesIO(message.value()[5:]), schema)  # type: ignore[index]
         seen += len(messages)
         if seen >= events:
             break
@@ -149,7 +149,8 @@ def job(events: int, profile: str) -> dict[str, float]:
         adopted = {owned.data.model for owned in worker.owned.values()}
         worker.stop()
     if adopted != {1}:
-        raise RuntimeError(f"the first model was not adopted in time: {adopted}")
+        message = f"the first model was not adopted in time: {adopted}"
+        raise RuntimeError(message)
     wiring.state_store(config).drop()
     return {"cpu_us": used_s / seen * 1e6, "events_per_s": seen / took_s, "changes": changes / seen, "events_per_batch": seen / batches}
 
@@ -194,7 +195,7 @@ def main() -> None:
         def child(role: str, *more: str) -> dict[str, float]:
             words = [sys.executable, __file__, "--role", role, "--events", str(args.events), "--customers", str(args.customers), *more]
             out = subprocess.run(words, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout
-            return json.loads(out) if out else {}  # type: ignore[no-any-return]
+            return dict(json.loads(out)) if out else {}
 
         child("fill")
         found: dict[str, list[dict[str, float]]] = {"floor": [], "job": []}
@@ -205,7 +206,8 @@ def main() -> None:
                 print(f"run {n + 1} {role}: " + ", ".join(f"{k} {v:,.2f}" for k, v in results[-1].items()), flush=True)
         medians = {role: statistics.median(r["cpu_us"] for r in results) for role, results in found.items()}
         ratios = [j["cpu_us"] / f["cpu_us"] for f, j in zip(found["floor"], found["job"], strict=True)]
-        print(f"CPU per event, median: floor {medians['floor']:.2f} us, job {medians['job']:.2f} us; ratio, median of pairs: {statistics.median(ratios):.2f}")
+        figures = ", ".join(f"{role} {us:.2f} us" for role, us in medians.items())
+        print(f"CPU per event, median: {figures}; ratio, median of pairs: {statistics.median(ratios):.2f}")
         if args.profile:
             child("job", "--profile", args.profile)
 

@@ -51,9 +51,8 @@ class Job:
     @property
     def environment(self) -> dict[str, str]:
         shared = {"events", "models", "journal"} if self.input_of else set()
-        topics = {
-            key: f"{self.input_of if key in shared else self.name}.{key}" for key in ("events", "changes", "models", "journal", "dead_letters")
-        }
+        names = ("events", "changes", "models", "journal", "dead_letters")
+        topics = {key: f"{self.input_of if key in shared else self.name}.{key}" for key in names}
         named = {f"STREAMER_TOPICS__{key.upper()}": value for key, value in topics.items()}
         declared = {} if self.declaration is None else {"STREAMER_FEATURES__DECLARATION": str(self.declaration)}
         own = {
@@ -121,7 +120,8 @@ class Job:
         deadline_s = time.monotonic() + timeout_s
         while not until():
             if time.monotonic() > deadline_s:
-                raise TimeoutError(f"{what} did not come within {timeout_s} s\n{self.logs()}")
+                message = f"{what} did not come within {timeout_s} s\n{self.logs()}"
+                raise TimeoutError(message)
             time.sleep(0.1)
 
     def wait_done(self, timeout_s: float = TIMEOUT_S) -> None:
@@ -142,7 +142,7 @@ class Job:
 
     def profiles(self) -> dict[str, bytes]:
         """Every customer's packed profile."""
-        found = {}
+        found: dict[str, bytes] = {}
         for ids, values, _ in self._scan():
             found.update(zip(ids, values, strict=True))
         return found

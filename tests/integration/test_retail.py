@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import yaml
 from sklearn.cluster import KMeans
@@ -24,6 +23,8 @@ from tests import oracle
 from tests.integration.kit import Job
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from streamer.adapters.servers import Running
 
 RETAIL_FEATURES = Path(wiring.__file__).parent / "samples" / "retail_features.yaml"
@@ -53,7 +54,8 @@ def assert_equal_to_the_bit(one: pd.DataFrame, other: pd.DataFrame) -> None:
     assert list(one.columns) == list(other.columns)
     assert list(one.index) == list(other.index)
     different = one.to_numpy().view(np.int64) != other.to_numpy().view(np.int64)
-    assert not different.any(), f"{different.sum()} values differ, the first: {one[different.any(axis=1)].head(3)} {other[different.any(axis=1)].head(3)}"
+    rows = different.any(axis=1)
+    assert not rows.any(), f"{different.sum()} values differ, the first: {one[rows].head(3)} {other[rows].head(3)}"
 
 
 def run_through(job: Job, events: list[dict[str, Any]], workers: int = 2) -> None:
@@ -75,7 +77,7 @@ LAST = {"sample": sample_path, "whole": lambda: retail_path(os.environ)}
 def test_features_in_redis_equal_the_oracles_whatever_the_order(data: str, servers: Running, tmp_path: Path) -> None:
     path = LAST[data]()
     if data == "whole" and path.name != WHOLE.name:
-        pytest.skip(f"the whole retail data is not here: put {WHOLE.name} into {WHOLE.parent} beside the checkout, or name it in STREAMER_RETAIL")
+        pytest.skip(f"the whole retail data is not here: put it into {WHOLE.parent} beside the checkout, or name it in STREAMER_RETAIL")
     events = events_of(path)
     as_of = max(e["occurred_at"] for e in events) + 12_345
     for kind, source in (("in order", RETAIL_FEATURES), ("shuffled", PACKAGED)):
