@@ -45,6 +45,7 @@ CORE_MAY = {
     "sklearn",
     "streamer",
 }
+MAY_TOO = {"compiled.py": {"importlib"}}  # code that is cached is stamped with the sources that it was made from
 IMPURE_CALLS = {"open", "print", "input", "now", "today", "utcnow", "default_rng", "fromfile", "loadtxt", "memmap"}
 
 MODULES = (
@@ -140,7 +141,7 @@ def impure_calls_of(source: str) -> set[str]:
 @pytest.mark.parametrize("module", sorted(ROOT.glob("streamer/core/**/*.py")), ids=lambda path: str(path.name))
 def test_the_core_imports_and_calls_nothing_that_is_not_pure(module: Path) -> None:
     source = module.read_text(encoding="utf-8")
-    assert set() == imports_of(source) - CORE_MAY
+    assert set() == imports_of(source) - CORE_MAY - MAY_TOO.get(module.name, set())
     assert set() == impure_calls_of(source)
 
 
