@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -226,6 +227,10 @@ class Worker:
         for partition in list(self._owned):
             self._again(partition)
         self._unconfirmed.clear()
+        if self._unpublished:  # what is still on its way must have arrived before the journal is read again
+            self._unpublished = False
+            with suppress(Unavailable):
+                self._tools.publisher.wait(self._settings.publish_timeout_s)
 
     def _again(self, partition: int) -> None:
         """Run a partition's assignment anew, after a while."""
@@ -270,16 +275,17 @@ class Worker:
             raise OffsetOutOfRange(partition, kafka.next_offset)
         owned = Owned(partition, token, state.commit_id, next_offset, data)
         behind = kafka is not None and (first or kafka.next_offset > next_offset)
-        known = kafka is None or kafka.next_offset < next_offset or kafka.commit_id in {state.commit_id, state.previous_commit_id}
+        known = kafka is not None and kafka.commit_id in {state.commit_id, state.previous_commit_id}
         if behind or not known or self._settings.follow:
             entries = journal.read(tools.reader.read(Topic.JOURNAL, partition, 0, self._settings.publish_timeout_s))
             owned.script = journal.script(entries, data)
         if kafka is not None and behind:
             owned.quiet_below = kafka.next_offset
             log.warning("partition %d: Redis is at offset %d, published up to %d: rebuilding", partition, next_offset, kafka.next_offset)
-        elif state.commit_id and (kafka is None or kafka.commit_id != state.commit_id):
+        if state.commit_id and (kafka is None or kafka.commit_id != state.commit_id):
             self._publish(outbox.unpack(state.outbox))
-            self._unconfirmed[partition] = Committed(state.next_offset, state.commit_id)
+            if not behind:
+                self._unconfirmed[partition] = Committed(state.next_offset, state.commit_id)
         if data.model:
             tools.shelf.get(data.model)
         tools.log.start(partition, next_offset)
