@@ -132,6 +132,7 @@ class Redis:
     password_file: Annotated[Path | None, Setting(kinds.path(), "A file whose first line is the password.", nullable="none", path=True)] = (
         None
     )
+    cluster: Annotated[bool, Setting(kinds.boolean(), "Whether `redis.url` names a node of a Redis Cluster.")] = False
     options: Annotated[
         Mapping[str, Option],
         Setting(
@@ -140,7 +141,7 @@ class Redis:
         ),
     ] = field(default_factory=lambda: NOTHING)
     timeout_s: Annotated[float, Setting(kinds.duration("s", 0.01, 600, exact=False), "The longest that one call waits for the server.")] = 5
-    retries_max: Annotated[int, Setting(kinds.whole(0, 100), "How often a call that failed is made again.")] = 3
+    retries_max: Annotated[int, Setting(kinds.whole(0, 100), "How often a call that only reads is made again where it failed.")] = 3
     require_noeviction: Annotated[
         bool, Setting(kinds.boolean(), "Whether to refuse a server that may evict keys: without it state is lost unseen.")
     ] = True
@@ -194,9 +195,9 @@ class Batch:
 
     records_max: Annotated[int, Setting(kinds.whole(1, 100_000), "The most records of one batch.")] = 5_000
     wait_ms: Annotated[int, Setting(kinds.duration("ms", 0, 10_000), "How long to gather more after the first record.")] = 5
-    bytes_max: Annotated[int, Setting(kinds.size(2**16, 2**30), "The most bytes of values of one batch; one record always fits.")] = (
-        64 * MIB
-    )
+    bytes_max: Annotated[
+        int, Setting(kinds.size(2**16, 2**30), "The most bytes that are fetched ahead, and so of one batch; one record always fits.")
+    ] = 64 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +216,7 @@ class Limits:
     event_id_bytes_max: Annotated[int, Setting(kinds.size(1, 2**16), "The longest `event_id`.")] = 128
     customer_id_bytes_max: Annotated[int, Setting(kinds.size(1, 2**16), "The longest `customer_id`.")] = 256
     event_type_bytes_max: Annotated[int, Setting(kinds.size(1, 2**16), "The longest `event_type`.")] = 64
-    items_max: Annotated[int, Setting(kinds.whole(1, 1_000_000), "The most items of one array or map.")] = 1_000
+    items_max: Annotated[int, Setting(kinds.whole(1, 1_000_000), "The most items of all arrays and maps of one record together.")] = 1_000
     future_s_max: Annotated[
         int, Setting(kinds.duration("s", 0, 365 * DAY_S), "How far `occurred_at` may be later than the record's Kafka timestamp.")
     ] = 3_600

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from contextlib import contextmanager
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
     from streamer.core.declaration import Declaration
     from streamer.core.model import ModelVersion
     from streamer.core.ports import PartitionState
+
+log = logging.getLogger(__name__)
 
 SAMPLE_MAX = 200_000
 READ_TIMEOUT_S = 30.0
@@ -110,7 +113,9 @@ def state_store(config: Config) -> RedisStateStore:
     """Connect to Redis."""
     r = config.redis
     name = f"segment-streamer-{instance(config)}"
-    settings = RedisSettings(r.url, options=r.connection_options(), client_name=name, timeout_s=r.timeout_s)
+    settings = RedisSettings(
+        r.url, r.cluster, r.connection_options(), name, r.timeout_s, retries_max=r.retries_max, require_noeviction=r.require_noeviction
+    )
     return RedisStateStore(settings, config.app.namespace, config.app.name)
 
 
@@ -152,7 +157,8 @@ def worker(config: Config) -> Iterator[Worker]:
     """
     declaration = load_declaration(config.features.declaration)
     store = state_store(config)
-    store.check()
+    for warning in store.check():
+        log.warning("%s", warning)
     partitions = ensure_topics(config)
     recorded = store.record_partitions(partitions)
     if recorded != partitions:
@@ -168,9 +174,10 @@ def worker(config: Config) -> Iterator[Worker]:
     follow = config.journal.follow
     changes = change_writer(config, declaration, ids[CHANGE])
     warm(declaration, intake, changes)  # before the group counts on this worker
+    ahead = str(max(1, config.batch.bytes_max // 1024))
     tools = Tools(
         log=KafkaEventLog(
-            kafka_settings(config, config.kafka.consumer_properties()),
+            kafka_settings(config, {"queued.max.messages.kbytes": ahead, **config.kafka.consumer_properties()}),
             config.topics.events,
             config.group_id,
             instance_id=config.app.instance,
@@ -278,7 +285,7 @@ class Watcher:
         return sum(self._store.count(range(self.partitions)))
 
     def settled(self, states: Sequence[PartitionState], least: int = 0) -> bool:
-        """Tell whether every customer of every partition has been judged by the version that is announced, which must be `least` or later."""
+        """Tell whether every customer has been judged by the version that is announced, which must be `least` or later."""
         packed = self._store.announced(ANNOUNCED)
         data = [unpack_state(state.state) for state in states if state.commit_id]
         # Who follows a journal announces nothing.

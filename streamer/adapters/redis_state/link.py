@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 Reply = Any  # what the protocol can hold: bytes, int, None, lists of them
 
 CONNECT_TRIES_MAX = 3
-READ_TRIES_MAX = 3
 BACKOFF_S = 0.05
 
 _UNAVAILABLE = {
@@ -57,13 +56,18 @@ _MOVED = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN")
 
 @dataclass(frozen=True, slots=True)
 class RedisSettings:
-    """Where Redis is. `url` is any URL of redis-py; `options` are any keyword of its `Redis` client, and come before the defaults here."""
+    """Where Redis is. `url` is any URL of redis-py; `options` are any keyword of its `Redis` client, and come before the defaults here.
+
+    Only calls that read are made again, up to `retries_max` times. Without `require_noeviction`, a server that evicts keys is a warning.
+    """
 
     url: str
     cluster: bool = False
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     client_name: str = "segment-streamer"
     timeout_s: float = 10.0
+    retries_max: int = 2
+    require_noeviction: bool = True
 
 
 class Request(NamedTuple):
@@ -128,6 +132,7 @@ class Link:
             **settings.options,
             "decode_responses": False,
         }
+        self._tries_max = 1 + settings.retries_max
         self._cluster: RedisCluster | None = None
         self._single: redis.Redis | None = None
         self.where = "?"
@@ -166,17 +171,17 @@ class Link:
         An error reply is given in its place, as the exception. Raises `Unavailable`: after that, a request that isn't read-only may or may
         not have been executed, or may still be.
         """
-        for attempt in range(READ_TRIES_MAX):
+        for attempt in range(self._tries_max):
             try:
                 replies = self._ask_once(requests)
             except CLIENT_ERRORS as error:
-                if reads_only and attempt + 1 < READ_TRIES_MAX and isinstance(error, redis.ConnectionError | redis.TimeoutError):
+                if reads_only and attempt + 1 < self._tries_max and isinstance(error, redis.ConnectionError | redis.TimeoutError):
                     time.sleep(BACKOFF_S * 2**attempt)
                     continue
                 raise explain(error, self.where) or error from error
             if self._cluster is not None and any(self._is_moved(reply) for some in replies for reply in some):
                 self._refresh()
-                if reads_only and attempt + 1 < READ_TRIES_MAX:
+                if reads_only and attempt + 1 < self._tries_max:
                     time.sleep(BACKOFF_S * 2**attempt)
                     continue
             return replies

@@ -75,6 +75,7 @@ class RedisStateStore:
                 raise Misconfigured(message)
         self._prefix = f"{namespace}:{{{app}:"
         self._link = Link(settings)
+        self._require_noeviction = settings.require_noeviction
         self._source = importlib.resources.files(__package__).joinpath("commit.lua").read_bytes()
         self._sha = hashlib.sha1(self._source).hexdigest().encode()  # noqa: S324  # how the server names a script
 
@@ -89,7 +90,7 @@ class RedisStateStore:
                 continue
             except CLIENT_ERRORS as error:
                 raise explain(error, self._link.where) or error from error
-            warnings += judge(info, self._link.where)
+            warnings += judge(info, self._link.where, require_noeviction=self._require_noeviction)
         return tuple(warnings)
 
     def claim(self, partition: int, owner: str) -> PartitionState:
@@ -215,7 +216,7 @@ class RedisStateStore:
         return Request(keys[0], [begin, wire.bytes_view(profiles.values), end], 1)
 
 
-def judge(info: dict[str, Any], where: str) -> list[str]:
+def judge(info: dict[str, Any], where: str, *, require_noeviction: bool = True) -> list[str]:
     """Judge what a server says of itself; returns warnings.
 
     Raises:
@@ -233,7 +234,9 @@ def judge(info: dict[str, Any], where: str) -> list[str]:
     policy = str(info.get("maxmemory_policy", ""))
     if policy.startswith("allkeys"):
         message = f"Redis at {where} evicts keys, so profiles would vanish unseen: set maxmemory-policy noeviction (it is {policy})"
-        raise Misconfigured(message)
+        if require_noeviction:
+            raise Misconfigured(message)
+        return [message]
     if policy != "noeviction":
         what = f"is {policy}, which keeps our keys, as they never expire" if policy else "is not told"
         return [f"Redis at {where}: maxmemory-policy {what}; set it to noeviction to be sure"]
