@@ -30,10 +30,18 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "check": Command("streamer.app.check_command", "Compare the model's sums with the profiles."),
-    "demo": Command("streamer.app.demo_command", "Run the whole job on real servers started for it."),
-    "ingest": Command("streamer.app.ingest_command", "Turn a file of rows into events and send them."),
-    "run": Command("streamer.app.run_command", "Consume events, keep profiles, publish segment changes."),
+    "check": Command(
+        "streamer.app.check_command", "Compare the model's sums with the profiles, and name profiles that are damaged or were altered."
+    ),
+    "demo": Command("streamer.app.demo_command", "Run the whole job on real servers started for it: retail orders in, segments out."),
+    "ingest": Command(
+        "streamer.app.ingest_command",
+        "Turn a file of rows into events by a mapping and send them, each customer's in the order of their time.",
+    ),
+    "run": Command(
+        "streamer.app.run_command",
+        "Consume events, keep profiles, publish segment changes, until SIGTERM or SIGINT; start more of these to scale.",
+    ),
     "config": Command("streamer.app.config_command", "Show the effective configuration and where each value comes from."),
     "features": Command("streamer.app.features_command", "Show the measures and features of a declaration, and its feature version."),
     "schemas": Command("streamer.app.schemas_command", "The Avro schemas of the topics."),

@@ -22,7 +22,7 @@ def check(
     context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare the model's sums with what the profiles say, and name profiles that are damaged or were altered."""
+    """Compare the model's sums with the profiles, and name profiles that are damaged or were altered."""
     from streamer.app.wiring import check_all
 
     config = session_of(context).config()

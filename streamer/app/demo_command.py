@@ -77,7 +77,7 @@ class Seen:
 
 @app.command()
 def demo(context: typer.Context) -> None:
-    """Run the whole job on real servers that are started for it: retail orders in, segments out."""
+    """Run the whole job on real servers started for it: retail orders in, segments out."""
     from streamer.app.wiring import ensure_topics
 
     session = session_of(context)

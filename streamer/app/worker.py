@@ -513,7 +513,7 @@ class Worker:
         """Take the journal's decisions up to where the partition is."""
         while owned.script and owned.next_offset >= owned.script[0].at_offset and owned.number in self._owned:
             entry = owned.script[0]
-            if entry.kind == journal.EPOCH and not self._drained(owned):
+            if not self._drained(owned):
                 return
             owned.script.popleft()
             if entry.kind == journal.VERSION:
@@ -595,9 +595,11 @@ class Worker:
             data = owned.data
             if owned.script or owned.quiet_below:
                 continue
+            if not data.swept:
+                continue  # nothing is adopted before every customer has been judged by what was adopted last
             if said.model > data.model:
                 self._adopt_version(owned, self._tools.shelf.get(said.model))
-            elif said.model == data.model and said.epoch > data.epoch and data.swept:
+            elif said.model == data.model and said.epoch > data.epoch:
                 adopted = adopt_epoch(data, said.epoch, said.centroids)
                 self._adopt(owned, adopted, journal.epoch_entry(adopted, owned.next_offset))
 
