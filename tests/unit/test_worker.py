@@ -15,9 +15,9 @@ import pytest
 
 from streamer.core.errors import Misconfigured, Unavailable
 from streamer.core.ports import OffsetOutOfRange, Topic
+from tests.fakes.broker import FakeEventLog
 from tests.fakes.faults import Fault, Faults, Killed
 from tests.fakes.job import FEATURES, INPUT, Job, encoded, headers, shop
-from tests.fakes.state_store import FakeRedis
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,7 +105,8 @@ def test_changes_bear_what_subscribers_and_a_later_rebuild_need() -> None:
 
 def test_refused_records_come_out_once_with_reasons_and_as_they_were() -> None:
     job, events = Job(), shop(60, 10)
-    bad = {b"nonsense": b"no_schema_id", encoded(events[0])[:-3]: b"truncated", encoded({**events[0], "event_id": ""}): b"bad_event_id"}
+    bad: dict[bytes | None, bytes] = {b"nonsense": b"no_schema_id", encoded(events[0])[:-3]: b"truncated"}
+    bad[encoded({**events[0], "event_id": ""})] = b"bad_event_id"
     job.send(events[:30])
     for value in bad:
         job.broker.append(INPUT, 1, b"key", value, (("origin", b"till 7"),))
@@ -120,7 +121,11 @@ def test_refused_records_come_out_once_with_reasons_and_as_they_were() -> None:
     assert (b"key", b"till 7") == (first.key, headers(first)["origin"])
     source = json.loads(headers(first)["dlq.source"] or b"")
     assert {"topic": INPUT, "partition": 1} == {name: source[name] for name in ("topic", "partition")}
-    assert bad.keys() - {None} == {job.broker.topics[INPUT][1].records[json.loads(headers(letter)["dlq.source"] or b"")["offset"]].value for letter in letters if letter.value}
+    assert bad.keys() - {None} == {
+        job.broker.topics[INPUT][1].records[json.loads(headers(letter)["dlq.source"] or b"")["offset"]].value
+        for letter in letters
+        if letter.value
+    }
     assert counted(events) == job.counts()
 
 
@@ -155,7 +160,7 @@ def calls_of_a_whole_run() -> list[str]:
 
 def test_the_small_job_calls_every_method_that_is_cut_short_below() -> None:
     expected = {"store.claim", "store.load", "store.commit", "store.scan", "store.read", "store.announced", "store.count"}
-    expected |= {"log.fetch", "log.start", "log.committed", "log.commit", "log.bounds", "publisher.send", "publisher.wait"}
+    expected |= {"log.fetch", "log.start", "log.committed", "log.commit", "log.bounds", "publisher.send", "publisher.wait", "reader.read"}
     calls = calls_of_a_whole_run()
     assert expected == set(calls)
     assert 40 < len(calls) < 130
@@ -287,8 +292,6 @@ def test_a_zombie_that_lost_its_partitions_writes_nothing_more() -> None:
 
 def _next_records(job: Job, worker: Worker) -> Any:
     """Give records that a worker had fetched before it learned that it is no member any more."""
-    from tests.fakes.broker import FakeEventLog
-
     before = FakeEventLog(copy.deepcopy(job.broker), INPUT, "zombie", "z")
     before.fetch(0, 0, 0)
     for number, owned in worker.owned.items():
