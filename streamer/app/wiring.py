@@ -34,8 +34,9 @@ from streamer.app.first_model import FirstFit, FirstModel
 from streamer.app.intake import Intake
 from streamer.app.journal import ENTRY
 from streamer.app.models import ANNOUNCED, MODEL, ModelShelf
+from streamer.app.tools import Settings, Tools
 from streamer.app.warm import warm
-from streamer.app.worker import Settings, Tools, Worker
+from streamer.app.worker import Worker
 from streamer.core.errors import Misconfigured
 from streamer.core.intake import Limits
 from streamer.core.model import Decision

@@ -19,7 +19,8 @@ from streamer.app.first_model import FirstFit, FirstModel
 from streamer.app.intake import Intake
 from streamer.app.journal import ENTRY
 from streamer.app.models import MODEL, ModelShelf
-from streamer.app.worker import Settings, Tools, Worker
+from streamer.app.tools import Settings, Tools
+from streamer.app.worker import Worker
 from streamer.core.columns import read_only
 from streamer.core.declaration import Declaration, declare
 from streamer.core.intake import Limits

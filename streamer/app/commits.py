@@ -1,0 +1,166 @@
+"""Commits: what a folded batch makes of each partition, and how it gets into Redis.
+
+Law: an outbox holds all that its commit will publish, each record under a stamp that names the commit: the end of an output partition then
+tells how far its input's owner was. A lost reply of Redis is no failure: the commit id is read back.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from streamer.app.changes import Written
+from streamer.app.intake import letter_headers
+from streamer.core import outbox
+from streamer.core.columns import Fetched
+from streamer.core.errors import Unavailable
+from streamer.core.partition import DONE, Learned, PartitionData, pack_state, unstack_sums
+from streamer.core.ports import Commit, Outcome, OutRecord, Packed, Topic
+from streamer.core.reasons import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from streamer.app.assignment import Owned
+    from streamer.app.batch import Folded
+    from streamer.app.clock import Clock
+    from streamer.app.intake import Taken
+    from streamer.app.tools import Settings, Tools
+    from streamer.core.columns import I64, Bool, Headers
+    from streamer.core.fold import Sums
+    from streamer.core.ports import StateStore
+
+log = logging.getLogger(__name__)
+
+NO_PROFILES = Packed(np.zeros(0, np.uint8), np.zeros(1, np.int64), np.zeros(0, np.uint8), np.zeros(1, np.int64))
+NO_RECORDS = Fetched(
+    np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int64), b"", np.zeros(1, np.int64), np.zeros(0, np.bool_), (), {}
+)
+NOTHING_WRITTEN = Written(b"", [])
+READ_BACKS_MAX = 20
+BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.05, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class FoldedBatch:
+    """A batch after the fold, over `p` partitions."""
+
+    fetched: Fetched
+    taken: Taken
+    folded: Folded
+    slices: Mapping[int, tuple[int, Packed]]  # of sweeps, by partition: the cursor after each, and its profiles
+    watermark: I64  # (p,)
+
+
+def stamp(commit_id: str, next_offset: int) -> Headers:
+    """Say which commit a record is of."""
+    return ("commit_id", commit_id.encode()), ("next_offset", str(next_offset).encode())
+
+
+def decide(
+    tools: Tools, settings: Settings, partitions: Sequence[Owned], sums: Sums, batch: FoldedBatch
+) -> tuple[list[tuple[Commit, PartitionData]], list[OutRecord]]:
+    """Decide the commit of each partition that has events or a slice of a sweep, and what they publish; `partitions` as in the fold."""
+    folded, rows = batch.folded, batch.taken.rows
+    letters = _letters(batch.fetched, batch.taken, settings.topic)
+    began = np.full(len(partitions), np.iinfo(np.int64).max)
+    np.minimum.at(began, rows.part, rows.time)
+    ends = np.full(settings.partitions, -1, np.int64)
+    np.maximum.at(ends, batch.fetched.partition, batch.fetched.offset + 1)
+    next_offsets = [max(owned.next_offset, int(ends[owned.number])) for owned in partitions]
+    commit_ids = [tools.clock.token() for _ in partitions]
+    numbers = tuple(owned.number for owned in partitions)
+    stamps = {number: stamp(commit_ids[i], next_offsets[i]) for i, number in enumerate(numbers)}
+    written = tools.changes.write(
+        folded.changes,
+        folded.changed,
+        folded.customers,
+        numbers,
+        tools.shelf.names,
+        stamps,
+        tools.clock.now_ms(),
+        _wanted(folded, partitions, next_offsets),
+    )
+    commits, published = [], []
+    for i, owned in enumerate(partitions):
+        number, next_offset = owned.number, next_offsets[i]
+        if ends[number] < 0 and number not in batch.slices:
+            continue
+        refused = [] if owned.was_told(next_offset) else letters.get(number, [])
+        refused = [letter._replace(headers=(*letter.headers, *stamps[number])) for letter in refused]
+        changes = written.get(number, NOTHING_WRITTEN)
+        data = replace(
+            owned.data,
+            watermark=int(batch.watermark[i]),
+            began=min(owned.data.began, int(began[i])),
+            cursor=str(batch.slices[number][0] or DONE) if number in batch.slices else owned.data.cursor,
+            learned=_learned(owned.data, sums, i),
+        )
+        body = pack_state(data), outbox.pack(refused, changes.packed), folded.profiles(i)
+        commits.append((Commit(number, owned.token, owned.commit_id, commit_ids[i], next_offset, *body, announce={}), data))
+        published += [*changes.records, *refused]
+    return commits, published
+
+
+def _wanted(folded: Folded, partitions: Sequence[Owned], next_offsets: Sequence[int]) -> Bool:
+    """Choose the changes to tell, (changed,): where a rebuild is below what was told, only those that may not have been.
+
+    Events' changes were told. A sweep's were if another decision followed, which waits for it; else nobody knows how far it had come.
+    """
+    part, offset = folded.changes.part[: folded.changed], folded.changes.offset[: folded.changed]
+    wanted = np.ones(folded.changed, np.bool_)
+    for i, owned in enumerate(partitions):
+        if owned.was_told(next_offsets[i]):
+            wanted &= (part != i) | ((offset == owned.data.at_offset) & (not owned.script))
+    return wanted
+
+
+def _learned(data: PartitionData, sums: Sums, i: int) -> Learned | None:
+    return None if data.centroids is None else unstack_sums(sums, i, len(data.centroids))
+
+
+def _letters(batch: Fetched, taken: Taken, topic: str) -> dict[int, list[OutRecord]]:
+    """Write the refused records of a batch as dead letters."""
+    letters: dict[int, list[OutRecord]] = {}
+    for i in np.flatnonzero(taken.status).tolist():
+        value = None if batch.empty[i] else batch.values[batch.bounds[i] : batch.bounds[i + 1]]
+        headers = letter_headers(batch, i, Reason(int(taken.status[i])), topic)
+        letters.setdefault(int(batch.partition[i]), []).append(OutRecord(Topic.DEAD_LETTERS, None, batch.keys[i], value, headers))
+    return letters
+
+
+def commit_all(store: StateStore, clock: Clock, commits: Sequence[Commit]) -> list[Outcome]:
+    """Commit to Redis; where a reply is lost, read back what became of each commit.
+
+    Raises:
+        Unavailable: Redis did not say, for as long as is worth waiting.
+
+    """
+    try:
+        return store.commit(commits)
+    except Unavailable as error:
+        log.warning("a reply of Redis was lost, reading back: %s", error)
+    return [_read_back(store, clock, commit) for commit in commits]
+
+
+def _read_back(store: StateStore, clock: Clock, commit: Commit) -> Outcome:
+    """Find out whether a commit was applied; apply it if it was not and still may be."""
+    pause_s = BACKOFF_FIRST_S
+    for _ in range(READ_BACKS_MAX):
+        try:
+            state = store.read([commit.partition])[0]
+            if state.commit_id == commit.commit_id:
+                return Outcome.APPLIED
+            if state.owner != commit.owner:
+                return Outcome.OTHER_OWNER
+            if state.commit_id != commit.expected:
+                return Outcome.OTHER_COMMIT
+            return store.commit([commit])[0]
+        except Unavailable:
+            clock.sleep(pause_s)
+            pause_s = min(2 * pause_s, BACKOFF_MAX_S)
+    message = f"Redis did not say within {READ_BACKS_MAX} attempts what became of a commit of partition {commit.partition}"
+    raise Unavailable(message)

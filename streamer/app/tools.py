@@ -1,0 +1,78 @@
+"""What a worker works with, how it goes about it, and what it counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from streamer.core.fold import APPLIED, DUPLICATE, LATE
+
+if TYPE_CHECKING:
+    from streamer.app.batch import Folded
+    from streamer.app.changes import ChangeWriter
+    from streamer.app.clock import Clock
+    from streamer.app.first_model import FirstModel
+    from streamer.app.intake import Intake, Taken
+    from streamer.app.models import ModelShelf
+    from streamer.core.ports import EventLog, Publisher, StateStore, TopicReader
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a worker goes about it; times in seconds."""
+
+    topic: str
+    partitions: int
+    records_max: int = 5000
+    wait_s: float = 0.1
+    gather_s: float = 0.005
+    publish_timeout_s: float = 30.0
+    poll_interval_s: float = 1.0
+    epoch_interval_s: float = 5.0
+    idle_check_s: float = 5.0
+    sweep_records: int = 1000
+    era: int = 0
+    follow: bool = False  # take decisions from an earlier run's journal alone
+    journal_schema: int = 0
+    models_schema: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """All that a worker works with."""
+
+    log: EventLog
+    store: StateStore
+    publisher: Publisher
+    reader: TopicReader
+    clock: Clock
+    intake: Intake
+    changes: ChangeWriter
+    shelf: ModelShelf
+    first_model: FirstModel | None
+
+
+@dataclass(slots=True)
+class Totals:
+    """What a worker has done since it started."""
+
+    events: int = 0
+    applied: int = 0
+    duplicates: int = 0
+    late: int = 0
+    letters: int = 0
+    changes: int = 0
+    batches: int = 0
+
+    def add(self, taken: Taken, folded: Folded) -> None:
+        """Count a batch."""
+        tally = folded.tally.sum(axis=0)
+        self.batches += 1
+        self.events += len(taken.status)
+        self.applied += int(tally[APPLIED])
+        self.duplicates += int(tally[DUPLICATE])
+        self.late += int(tally[LATE])
+        self.letters += int(np.count_nonzero(taken.status))
+        self.changes += folded.changed
