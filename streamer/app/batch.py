@@ -6,7 +6,7 @@ Law: nothing here outlives the batch but the sums, which the caller keeps or thr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -18,13 +18,14 @@ from streamer.core.ports import Packed
 from streamer.core.profile import CORRUPT, OTHER_VERSION, pack, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from streamer.app.intake import Taken
-    from streamer.core.columns import I64
+    from streamer.core.columns import I64, U8
     from streamer.core.fold import Judge, Sums
     from streamer.core.plan import Plan
-    from streamer.core.ports import StateStore
+
+    Load: TypeAlias = Callable[[Sequence[int], Sequence[tuple[U8, I64]]], list[Packed]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,12 @@ def joined(packs: Sequence[Packed]) -> Packed:
     """Join several sets of profiles into one."""
     if len(packs) == 1:
         return packs[0]
+    empty = np.zeros(0, np.uint8)
 
     def bounds(each: Sequence[I64]) -> I64:
-        lengths = [np.diff(b) for b in each]
-        return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(lengths), dtype=np.int64)]) if each else np.zeros(1, np.int64)
+        lengths = np.concatenate([empty, *(np.diff(b) for b in each)])
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
 
-    empty = np.zeros(0, np.uint8)
     return Packed(
         np.concatenate([empty, *(p.ids for p in packs)]),
         bounds([p.id_bounds for p in packs]),
@@ -63,30 +64,31 @@ def joined(packs: Sequence[Packed]) -> Packed:
     )
 
 
-def fold_batch(
-    plan: Plan,
-    judge: Judge,
-    sums: Sums,
-    watermark: I64,
-    era: int,
-    taken: Taken,
-    swept: Mapping[int, Packed],
-    numbers: Sequence[int],
-    store: StateStore,
-) -> Folded:
+class Parts(NamedTuple):
+    """The `p` partitions of a batch."""
+
+    numbers: Sequence[int]  # (p,) Kafka's
+    judge: Judge
+    sums: Sums
+    watermark: I64  # (p,)
+    era: int
+
+
+def fold_batch(plan: Plan, parts: Parts, taken: Taken, swept: Mapping[int, Packed], load: Load) -> Folded:
     """Fold a batch's events, after the customers that a sweep found.
 
-    `swept` has the profiles that a sweep found, by the batch's own partition index; `numbers` gives each index's Kafka partition. Updates `sums` and
-    `watermark` in place.
+    `swept` has the profiles that a sweep found, by their place among the partitions; `load` is the store's. Updates the sums and the
+    watermark of `parts` in place.
 
     Raises:
         Corrupt: A profile is not what this program writes, or is of another feature version.
         Unavailable: Redis did not answer.
 
     """
+    numbers = parts.numbers
     slot, part, customers = _number(taken, swept, len(numbers))
     found = [i for i in range(len(numbers)) if customers.start[i + 1] > customers.start[i]]
-    loaded = joined(store.load([numbers[i] for i in found], [customers.of(i) for i in found]))
+    loaded = joined(load([numbers[i] for i in found], [customers.of(i) for i in found]))
     events = len(taken.rows.slot)
     rows = taken.rows._replace(slot=slot[:events])
     extra = np.bincount(rows.slot, minlength=len(customers.id_bounds) - 1).astype(np.int64)
@@ -96,7 +98,8 @@ def fold_batch(
         raise _unreadable(customers, int(bad[0]), int(work.found[bad[0]]))
     changes = make_changes(events + len(slot) + 1, len(plan.kind))
     tally = np.zeros((len(numbers), TALLIES), np.int64)
-    changed = fold(plan, judge, sums, work, rows, slot[events:], part[events:], era, watermark, tally, changes)
+    swept_slot, swept_part = slot[events:], part[events:]
+    changed = fold(plan, parts.judge, parts.sums, work, rows, swept_slot, swept_part, parts.era, parts.watermark, tally, changes)
     values, bounds = pack(plan, work, np.arange(len(extra)))
     return Folded(customers, changes, changed, Packed(customers.ids, customers.id_bounds, values, bounds), tally)
 
@@ -118,6 +121,7 @@ def _number(taken: Taken, swept: Mapping[int, Packed], parts: int) -> tuple[np.n
 def _unreadable(customers: Customers, u: int, found: int) -> Corrupt:
     ids, bounds = customers.ids, customers.id_bounds
     name = ids[bounds[u] : bounds[u + 1]].tobytes().decode(errors="replace")
+    what = "is damaged: run `streamer check`, then rebuild its partition"
     if found == OTHER_VERSION:
-        return Corrupt(f"the profile of customer {name!r} was built by another feature version: restore the declaration, or begin in a new namespace")
-    return Corrupt(f"the profile of customer {name!r} is damaged: run `streamer check`, then rebuild its partition")
+        what = "was built by another feature version: restore the declaration, or begin in a new namespace"
+    return Corrupt(f"the profile of customer {name!r} {what}")

@@ -11,7 +11,7 @@ import numpy as np
 
 import schemas
 from streamer.adapters.avro import codec, wire
-from streamer.app.batch import fold_batch
+from streamer.app.batch import Parts, fold_batch
 from streamer.core.columns import Fetched
 from streamer.core.model import Decision, Scaling, assemble, features_as_of, votes
 from streamer.core.partition import PartitionData, adopt_version, stack_judge, stack_sums
@@ -29,12 +29,9 @@ if TYPE_CHECKING:
 MADE_UP_MS = 1_700_000_000_000
 
 
-class _NoProfiles:
-    """Knows nobody."""
-
-    def load(self, partitions: Sequence[int], ids: Sequence[tuple[U8, I64]]) -> list[Packed]:
-        """Find no profile."""
-        return [Packed(*one, np.zeros(0, np.uint8), np.zeros(len(one[1]), np.int64)) for one in ids[: len(partitions)]]
+def _nobody(partitions: Sequence[int], ids: Sequence[tuple[U8, I64]]) -> list[Packed]:
+    """Find no profile."""
+    return [Packed(*one, np.zeros(0, np.uint8), np.zeros(len(one[1]), np.int64)) for one in ids[: len(partitions)]]
 
 
 def warm(declaration: Declaration, intake: Intake, changes: ChangeWriter) -> None:
@@ -54,9 +51,7 @@ def warm(declaration: Declaration, intake: Intake, changes: ChangeWriter) -> Non
     }
     value = wire.framed(codec.encode("behaviour_event", event), schemas.packaged_id("behaviour_event", schemas.latest("behaviour_event")))
     one = np.zeros(1, np.int64)
-    fetched = Fetched(
-        one.astype(np.int32), one, one + MADE_UP_MS, value, np.array([0, len(value)]), np.zeros(1, np.bool_), (b"c",), {}
-    )
+    fetched = Fetched(one.astype(np.int32), one, one + MADE_UP_MS, value, np.array([0, len(value)]), np.zeros(1, np.bool_), (b"c",), {})
     f = len(declaration.features)
     nothing, ones = np.zeros(f), np.ones(f)
     scaling = Scaling(nothing, ones, nothing, ones, ones)
@@ -65,9 +60,10 @@ def warm(declaration: Declaration, intake: Intake, changes: ChangeWriter) -> Non
     data = [adopt_version(PartitionData(declaration.version), version, 0, 0)]
     judge = stack_judge(data, {1: version}, declaration)
     taken = intake.take(fetched, np.zeros(1, np.int32))
-    store = _NoProfiles()
-    folded = fold_batch(intake.plan, judge, stack_sums(data, judge), np.zeros(1, np.int64), 0, taken, {}, (0,), store)  # type: ignore[arg-type]  # only `load` is used
-    changes.write(folded.changes, folded.changed, folded.customers, (0,), {1: "a", 2: "b"}, {0: ()}, MADE_UP_MS, np.ones(folded.changed, np.bool_))
+    parts = Parts((0,), judge, stack_sums(data, judge), np.zeros(1, np.int64), 0)
+    folded = fold_batch(intake.plan, parts, taken, {}, _nobody)
+    names, wanted = {1: "a", 2: "b"}, np.ones(folded.changed, np.bool_)
+    changes.write(folded.changes, folded.changed, folded.customers, (0,), names, {0: ()}, MADE_UP_MS, wanted)
     profiles = folded.profiles(0)
     work = unpack(intake.plan, profiles.values, profiles.bounds, np.zeros(1, np.int64))
     votes(version.transforms, scaling, features_as_of(intake.plan, work, MADE_UP_MS))

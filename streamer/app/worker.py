@@ -22,7 +22,7 @@ import numpy as np
 
 from streamer.app import journal
 from streamer.app.assignment import NO_LIMIT, take_over
-from streamer.app.batch import fold_batch
+from streamer.app.batch import Parts, fold_batch
 from streamer.app.commits import NO_PROFILES, NO_RECORDS, FoldedBatch, commit_all, decide, stamp
 from streamer.app.models import ANNOUNCED, encoded, record, stored_name
 from streamer.app.tools import Settings, Tools, Totals
@@ -240,9 +240,8 @@ class Worker:
         taken = self._tools.intake.take(batch, lookup[batch.partition])
         watermark = np.array([self._owned[p].data.watermark for p in self._order], np.int64)
         swept = {int(lookup[p]): packed for p, (_, packed) in slices.items()}
-        folded = fold_batch(
-            self._tools.intake.plan, self._judge, self._sums, watermark, self._settings.era, taken, swept, self._order, self._tools.store
-        )
+        parts = Parts(self._order, self._judge, self._sums, watermark, self._settings.era)
+        folded = fold_batch(self._tools.intake.plan, parts, taken, swept, self._tools.store.load)
         self.totals.add(taken, folded)
         owned = [self._owned[partition] for partition in self._order]
         self._carry_out(*decide(self._tools, self._settings, owned, self._sums, FoldedBatch(batch, taken, folded, slices, watermark)))

@@ -119,9 +119,7 @@ def test_another_feature_version_is_named(job: Job) -> None:
 
 
 def test_profiles_of_another_feature_version_are_named(job: Job) -> None:
-    other = (
-        replace(job.plan, tag=job.plan.tag ^ 1) if hasattr(job.plan, "__dataclass_fields__") else job.plan._replace(tag=job.plan.tag ^ 1)
-    )
+    other = job.plan._replace(tag=job.plan.tag ^ 1)
     shelf = ModelShelf(job.store, job.reader, "segments")
     report = check(job.store, job.partitions, other, job.declaration.version, shelf.get, lambda _: None)
     assert 30 == sum(finding.what == "its profile is of another feature version" for finding in report.findings)
