@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from streamer.core.errors import Misconfigured, Unavailable
+from streamer.core.errors import Corrupt, Misconfigured, Unavailable
 from streamer.core.ports import OffsetOutOfRange, Topic
 from tests.fakes.broker import FakeEventLog
 from tests.fakes.faults import Fault, Faults, Killed
@@ -358,6 +358,21 @@ def test_an_idle_worker_finds_that_redis_was_wiped_and_rebuilds_what_it_held() -
     assert changes == len(job.changes())  # nothing below Kafka's position is told again
 
 
+def test_a_rebuild_tells_neither_changes_nor_dead_letters_again() -> None:
+    job = Job(partitions=1)
+    job.send(shop(100, 20))
+    worker = job.worker()
+    job.settle(worker)
+    job.broker.append(INPUT, 0, b"key", b"nonsense")
+    job.send(shop(100, 20, seed=1))
+    job.settle(worker)
+    before = [len(job.records(topic)) for topic in Topic]
+    wiped(job)
+    job.settle(worker)
+    assert before == [len(job.records(topic)) for topic in Topic]
+    assert 1 == len(job.records(Topic.DEAD_LETTERS))
+
+
 def test_redis_wiped_while_events_come_is_rebuilt_along_the_journal_and_nothing_is_lost() -> None:
     job = Job(settings={"epoch_interval_s": 1.0, "records_max": 10})
     events = shop(600, 60)
@@ -444,6 +459,22 @@ def test_another_feature_version_is_refused_with_the_remedy() -> None:
     other = Job(2, features, SMALL, broker=job.broker, redis=job.redis, clock=job.clock)
     with pytest.raises(Misconfigured, match=r"feature version .* restore the declaration, or begin in a new `app\.namespace`"):
         other.settle(other.worker("b"))
+
+
+def test_a_state_or_a_profile_that_is_damaged_is_refused_by_name() -> None:
+    job, _ = small()
+    job.settle(job.worker("a"))
+    job.gone("a")
+    held = job.redis.namespaces["live", "shop"].partitions[1]
+    customer = next(iter(held.profiles))
+    held.profiles[customer] += b"x"
+    job.send([{**event, "event_id": f"more {event['event_id']}"} for event in shop(120, 20)])
+    with pytest.raises(Corrupt, match=f"the profile of customer '{customer.decode()}' is damaged: run `streamer check`"):
+        job.settle(job.worker("b"))
+    job.gone("b")
+    held.state = b"\x63" + held.state[1:]
+    with pytest.raises(Corrupt, match=r"the state of partition 1 in Redis can't be read: .* layout 63"):
+        job.settle(job.worker("c"))
 
 
 def test_events_that_the_log_no_longer_holds_are_missed_aloud() -> None:
