@@ -1,6 +1,6 @@
 """The worker: events in, segment changes out, for the partitions that the group gives it.
 
-A batch goes through these steps, numbered as DESIGN's protocol has them:
+A batch goes through these steps:
 
 1. One Redis commit per partition, guarded by the owner token and the commit id at which the batch began: profiles, sums, next offset,
    outbox.
