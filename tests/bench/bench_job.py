@@ -112,7 +112,7 @@ def floor(events: int) -> dict[str, float]:
     read = fastavro.schemaless_reader
     while True:
         for message in messages:
-            read(BytesIO(message.value()[5:]), schema)  # type: ignore[index]
+            read(BytesIO(message.value()[5:]), schema)
         seen += len(messages)
         if seen >= events:
             break

@@ -99,7 +99,7 @@ class RealWorld:
         self, topic: str, partition: int, *values: bytes | None, key: bytes | None = None, headers: Headers = (), timestamp: int = 0
     ) -> None:
         for value in values:
-            self._producer.produce(topic, value, key, partition, None, None, timestamp, list(headers))  # type: ignore[arg-type]  # the stubs have no null header
+            self._producer.produce(topic, value, key, partition, None, None, timestamp, list(headers))
         assert 0 == self._producer.flush(WAIT_S)
 
     def log(self, topic: str, group: str) -> EventLog:

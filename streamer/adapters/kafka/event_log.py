@@ -309,7 +309,7 @@ def _columns(messages: list[Message], partitions: Any, offsets: I64) -> Fetched:
     if None in given:
         empty[:] = [value is None for value in given]
         given = [value or b"" for value in given]
-    values: list[bytes] = given  # type: ignore[assignment]  # no None is left
+    values: list[bytes] = given
     bounds = np.zeros(count + 1, np.int64)
     np.cumsum(np.fromiter(map(len, values), np.int64, count), out=bounds[1:])
     headers = list(map(Message.headers, messages))
