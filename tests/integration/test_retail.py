@@ -77,7 +77,7 @@ def found(data: str) -> Path:
     return path
 
 
-EACH = pytest.mark.parametrize("data", ["sample", pytest.param("whole", marks=pytest.mark.long)])
+EACH = pytest.mark.parametrize("data", ["sample", pytest.param("whole", marks=[pytest.mark.long, pytest.mark.data])])
 
 
 @EACH
