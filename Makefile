@@ -44,16 +44,18 @@ format: $(VENV)/.dev  ## put the code in form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Both are made for the oldest Python; hashes cover every file of a release, so newer ones and other machines install the same releases.
+# All are made for the oldest Python; hashes cover every file of a release, so newer ones and other machines install the same releases.
 requirements: $(VENV)/.python  ## choose the newest releases that fit, and write their hashes
 	$(PYTHON) -m venv $(VENV)/pip-tools
 	$(VENV)/pip-tools/bin/pip install --quiet --disable-pip-version-check pip-tools
 	env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/pip-tools/bin/pip-compile $(COMPILE) --upgrade \
-	  --extra dev --output-file requirements/dev.txt pyproject.toml
+	  --extra servers --extra dev --output-file requirements/dev.txt pyproject.toml
 	env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/pip-tools/bin/pip-compile $(COMPILE) --upgrade \
-	  --constraint requirements/dev.txt --output-file requirements/run.txt pyproject.toml
+	  --constraint requirements/dev.txt --extra servers --output-file requirements/run.txt pyproject.toml
+	env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/pip-tools/bin/pip-compile $(COMPILE) --upgrade \
+	  --constraint requirements/run.txt --output-file requirements/image.txt pyproject.toml
 
-COMPILE := --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate --build-deps-for editable --extra servers --extra registry \
+COMPILE := --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate --build-deps-for editable --extra registry \
   --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
 
 clean:  ## remove what the targets above made, servers' files aside
