@@ -42,6 +42,13 @@ COMMANDS = {
         "streamer.app.run_command",
         "Consume events, keep profiles, publish segment changes, until SIGTERM or SIGINT; start more of these to scale.",
     ),
+    "status": Command("streamer.app.status_command", "Show how far the job is: partitions, lag, model, sizes of segments."),
+    "segments": Command("streamer.app.segments_command", "Show the segments: name, size, and what sets each apart."),
+    "customer": Command(
+        "streamer.app.customer_command", "Show what is known of a customer: profile, features, segment, distances, recent changes and why."
+    ),
+    "tail": Command("streamer.app.tail_command", "Show segment changes as they come, a line each, until Ctrl-C."),
+    "simulate": Command("streamer.app.simulate_command", "Send a shop's traffic, made up from personas whose behaviour is known."),
     "config": Command("streamer.app.config_command", "Show the effective configuration and where each value comes from."),
     "features": Command("streamer.app.features_command", "Show the measures and features of a declaration, and its feature version."),
     "schemas": Command("streamer.app.schemas_command", "The Avro schemas of the topics."),

@@ -25,15 +25,22 @@ from streamer.adapters.kafka import (
     topic_plans,
 )
 from streamer.adapters.kafka.offsets import Watermarks
+from streamer.adapters.kafka.tailing import KafkaTail
 from streamer.adapters.redis_state import RedisSettings, RedisStateStore
 from streamer.adapters.registry import PackagedSchemas, Registry, RegistrySettings
 from streamer.app import checking
 from streamer.app.changes import CHANGE, ChangeWriter, Origin
 from streamer.app.clock import SystemClock
 from streamer.app.first_model import FirstFit, FirstModel
+from streamer.app.health import Health
 from streamer.app.intake import Intake
 from streamer.app.journal import ENTRY
+from streamer.app.logs import Pseudonyms
+from streamer.app.looking import Needs, Place, Sources
+from streamer.app.metrics import Metrics
 from streamer.app.models import ANNOUNCED, MODEL, ModelShelf
+from streamer.app.probes import probes
+from streamer.app.recording import NoRecorder
 from streamer.app.tools import Settings, Tools
 from streamer.app.warm import warm
 from streamer.app.worker import Worker
@@ -50,6 +57,7 @@ if TYPE_CHECKING:
     from streamer.adapters.registry import SchemaSource
     from streamer.app.checking import Report
     from streamer.app.config import Config
+    from streamer.app.recording import Recorder
     from streamer.core.declaration import Declaration
     from streamer.core.model import ModelVersion
     from streamer.core.ports import PartitionState
@@ -148,8 +156,8 @@ def schema_ids(config: Config, source: SchemaSource) -> dict[str, int]:
 
 
 @contextmanager
-def worker(config: Config) -> Iterator[Worker]:
-    """Make a worker from the configuration.
+def worker(config: Config, recorder: Recorder | None = None) -> Iterator[Worker]:
+    """Make a worker from the configuration, which tells `recorder` of its work.
 
     Raises:
         Misconfigured: the servers are not as they must be.
@@ -193,6 +201,8 @@ def worker(config: Config) -> Iterator[Worker]:
         first_model=FirstModel(declaration, intake.plan, _first_fit(config), KMeansFitter())
         if config.model.first_fit.enabled and not follow
         else None,
+        recorder=recorder or NoRecorder(),
+        pseudonyms=Pseudonyms(None if config.log.customer_key is None else config.log.customer_key.reveal()),
     )
     settings = Settings(
         topic=config.topics.events,
@@ -208,6 +218,20 @@ def worker(config: Config) -> Iterator[Worker]:
         models_schema=ids[MODEL],
     )
     yield Worker(settings, declaration, tools)
+
+
+@contextmanager
+def watched(config: Config) -> Iterator[Recorder]:
+    """Give what a worker tells of its work, to be scraped and probed for the length of the block."""
+    how = config.metrics
+    if not how.enabled:
+        yield NoRecorder()
+        return
+    clock = SystemClock()
+    health = Health(clock, how.live_within_s, how.ready_within_s)
+    metrics, registry = Metrics.registered(clock, health)
+    with probes(how.host, how.port, health, registry):
+        yield metrics
 
 
 def make_intake(config: Config, declaration: Declaration, source: SchemaSource) -> Intake:
@@ -252,6 +276,33 @@ def current_model(config: Config) -> ModelVersion | None:
     store = state_store(config)
     packed = store.announced(ANNOUNCED)
     return None if packed is None else shelf(config, store).get(Announcement.unpack(packed).model)
+
+
+def kafka_tail(config: Config) -> KafkaTail:
+    """Connect what looks at topics without a group."""
+    return KafkaTail(kafka_settings(config, config.kafka.consumer_properties()))
+
+
+@contextmanager
+def sources(config: Config) -> Iterator[Sources]:
+    """Connect what looks at a job from outside; disconnects with the block."""
+    declaration = load_declaration(config.features.declaration)
+    store, tail, reader = state_store(config), kafka_tail(config), topic_reader(config)
+    fit = config.model.first_fit
+    try:
+        yield Sources(
+            Place(config.app.name, config.app.namespace, config.topics.events, config.topics.changes),
+            store,
+            tail,
+            declaration,
+            plan(declaration),
+            ModelShelf(store, reader, config.model.name).get,
+            Needs(fit.enabled and not config.journal.follow, fit.customers_min, fit.history_days_min),
+        )
+    finally:
+        reader.close()
+        tail.close()
+        store.close()
 
 
 class Watcher:
