@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from streamer.app.intake import Taken
+    from streamer.app.logs import Pseudonyms
     from streamer.core.columns import I64, U8
     from streamer.core.fold import Judge, Sums
     from streamer.core.plan import Plan
@@ -72,6 +73,7 @@ class Parts(NamedTuple):
     sums: Sums
     watermark: I64  # (p,)
     era: int
+    pseudonyms: Pseudonyms | None = None  # how an error names a customer; else it names nobody
 
 
 def fold_batch(plan: Plan, parts: Parts, taken: Taken, swept: Mapping[int, Packed], load: Load) -> Folded:
@@ -95,7 +97,7 @@ def fold_batch(plan: Plan, parts: Parts, taken: Taken, swept: Mapping[int, Packe
     work = unpack(plan, read_only(loaded.values), loaded.bounds, extra)
     bad = np.flatnonzero((work.found == OTHER_VERSION) | (work.found == CORRUPT))
     if len(bad):
-        raise _unreadable(customers, int(bad[0]), int(work.found[bad[0]]))
+        raise _unreadable(parts.pseudonyms, customers, int(bad[0]), int(work.found[bad[0]]))
     changes = make_changes(events + len(slot) + 1, len(plan.kind))
     tally = np.zeros((len(numbers), TALLIES), np.int64)
     swept_slot, swept_part = slot[events:], part[events:]
@@ -118,10 +120,10 @@ def _number(taken: Taken, swept: Mapping[int, Packed], parts: int) -> tuple[np.n
     return slot, part, customers
 
 
-def _unreadable(customers: Customers, u: int, found: int) -> Corrupt:
+def _unreadable(pseudonyms: Pseudonyms | None, customers: Customers, u: int, found: int) -> Corrupt:
     ids, bounds = customers.ids, customers.id_bounds
-    name = ids[bounds[u] : bounds[u + 1]].tobytes().decode(errors="replace")
-    what = "is damaged: run `streamer check`, then rebuild its partition"
+    name = "a customer" if pseudonyms is None else pseudonyms.of(ids[bounds[u] : bounds[u + 1]].tobytes())
+    what = "is damaged: `streamer check` tells which, then rebuild its partition"
     if found == OTHER_VERSION:
         what = "was built by another feature version: restore the declaration, or begin in a new namespace"
-    return Corrupt(f"the profile of customer {name!r} {what}")
+    return Corrupt(f"the profile of {name} {what}")

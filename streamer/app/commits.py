@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -55,14 +55,20 @@ class FoldedBatch:
     watermark: I64  # (p,)
 
 
+class Decided(NamedTuple):
+    """What a batch comes to: a commit for each partition that it moves, and what they publish."""
+
+    commits: list[tuple[Commit, PartitionData]]
+    records: list[OutRecord]
+    told: Bool  # (changed,) which of the changes are published
+
+
 def stamp(commit_id: str, next_offset: int) -> Headers:
     """Say which commit a record is of."""
     return ("commit_id", commit_id.encode()), ("next_offset", str(next_offset).encode())
 
 
-def decide(
-    tools: Tools, settings: Settings, partitions: Sequence[Owned], sums: Sums, batch: FoldedBatch
-) -> tuple[list[tuple[Commit, PartitionData]], list[OutRecord]]:
+def decide(tools: Tools, settings: Settings, partitions: Sequence[Owned], sums: Sums, batch: FoldedBatch) -> Decided:
     """Decide the commit of each partition that has events or a slice of a sweep, and what they publish; `partitions` as in the fold."""
     folded, rows = batch.folded, batch.taken.rows
     letters = _letters(batch.fetched, batch.taken, settings.topic)
@@ -74,6 +80,7 @@ def decide(
     commit_ids = [tools.clock.token() for _ in partitions]
     numbers = tuple(owned.number for owned in partitions)
     stamps = {number: stamp(commit_ids[i], next_offsets[i]) for i, number in enumerate(numbers)}
+    told = _wanted(folded, partitions, next_offsets)
     written = tools.changes.write(
         folded.changes,
         folded.changed,
@@ -82,7 +89,7 @@ def decide(
         tools.shelf.names,
         stamps,
         tools.clock.now_ms(),
-        _wanted(folded, partitions, next_offsets),
+        told,
     )
     commits, published = [], []
     for i, owned in enumerate(partitions):
@@ -102,7 +109,7 @@ def decide(
         body = pack_state(data), outbox.pack(refused, changes.packed), folded.profiles(i)
         commits.append((Commit(number, owned.token, owned.commit_id, commit_ids[i], next_offset, *body, announce={}), data))
         published += [*changes.records, *refused]
-    return commits, published
+    return Decided(commits, published, told)
 
 
 def _wanted(folded: Folded, partitions: Sequence[Owned], next_offsets: Sequence[int]) -> Bool:

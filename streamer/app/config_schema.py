@@ -269,6 +269,40 @@ class Log:
     level: Annotated[
         Literal["debug", "info", "warning", "error"], Setting(kinds.choice("debug", "info", "warning", "error"), "The least that is said.")
     ] = "info"
+    customer_key: Annotated[
+        Secret | None,
+        Setting(
+            kinds.secret(),
+            "Key of the pseudonyms that stand for customers: workers with the same one name a customer alike.",
+            nullable="a random one, which ends with the process",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Where a worker can be watched: `/metrics`, `/livez` and `/readyz` on one port."""
+
+    enabled: Annotated[bool, Setting(kinds.boolean(), "Whether there is such a port.")] = True
+    host: Annotated[
+        str,
+        Setting(
+            kinds.text("a host name or an IPv4 address", r"[A-Za-z0-9.-]{1,253}", "is neither a host name nor an IPv4 address"),
+            "The address to listen at; `0.0.0.0` for all that the machine has.",
+        ),
+    ] = "127.0.0.1"
+    port: Annotated[
+        int,
+        Setting(kinds.whole(0, 65_535), "The port; 0 for a free one, which the log names. One that is taken is said and done without."),
+    ] = 9464
+    live_within_s: Annotated[
+        float,
+        Setting(kinds.duration("s", 1, DAY_S, exact=False), "How long one round may take before `/livez` fails."),
+    ] = 300
+    ready_within_s: Annotated[
+        float,
+        Setting(kinds.duration("s", 10, DAY_S, exact=False), "How long ago the servers may have answered last before `/readyz` fails."),
+    ] = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +329,7 @@ class Config:
     ] = "off"
     journal: Journal = field(default_factory=Journal)
     log: Log = field(default_factory=Log)
+    metrics: Metrics = field(default_factory=Metrics)
     origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
 
     @property

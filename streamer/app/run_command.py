@@ -24,7 +24,7 @@ def run(
 ) -> None:
     """Consume events, keep profiles, publish segment changes, until SIGTERM or SIGINT; start more of these to scale."""
     from streamer.app.logs import set_up
-    from streamer.app.wiring import worker
+    from streamer.app.wiring import watched, worker
 
     config = session_of(context).config()
     set_up(config.log)
@@ -35,5 +35,5 @@ def run(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    with worker(config) as working:
+    with watched(config) as recorder, worker(config, recorder) as working:
         working.run(lambda: bool(told) or working.idle(until_idle_s))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from streamer.app.logs import Pseudonyms
+from streamer.app.recording import NoRecorder
 from streamer.core.fold import APPLIED, DUPLICATE, LATE
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from streamer.app.first_model import FirstModel
     from streamer.app.intake import Intake, Taken
     from streamer.app.models import ModelShelf
+    from streamer.app.recording import Recorder
     from streamer.core.ports import EventLog, Publisher, StateStore, TopicReader
 
 
@@ -32,6 +35,7 @@ class Settings:
     poll_interval_s: float = 1.0
     epoch_interval_s: float = 5.0
     idle_check_s: float = 5.0
+    look_s: float = 1.0
     sweep_records: int = 1000
     era: int = 0
     follow: bool = False  # take decisions from an earlier run's journal alone
@@ -52,6 +56,8 @@ class Tools:
     changes: ChangeWriter
     shelf: ModelShelf
     first_model: FirstModel | None
+    recorder: Recorder = field(default_factory=NoRecorder)
+    pseudonyms: Pseudonyms = field(default_factory=Pseudonyms)
 
 
 @dataclass(slots=True)

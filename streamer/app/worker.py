@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from streamer.app.assignment import Owned, TakenOver
-    from streamer.core.columns import Fetched
+    from streamer.app.recording import Counted
+    from streamer.core.columns import I64, U8, Fetched
     from streamer.core.declaration import Declaration
     from streamer.core.fold import Judge, Sums
     from streamer.core.model import ModelVersion
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NOTHING: Mapping[str, bytes] = MappingProxyType({})
+UNCOUNTED: Mapping[int, Counted] = MappingProxyType({})
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.05, 5.0
 
 
@@ -74,7 +76,7 @@ class Worker:
         self._sums: Sums | None = None
         self._order: tuple[int, ...] = ()
         self._last_event_s = tools.clock.monotonic_s()
-        self._due = {"poll": 0.0, "fit": 0.0, "epoch": 0.0, "idle": 0.0}
+        self._due = {"poll": 0.0, "fit": 0.0, "epoch": 0.0, "idle": 0.0, "look": 0.0}
         self.totals = Totals()
 
     def run(self, stopping: Callable[[], bool]) -> None:
@@ -88,6 +90,7 @@ class Worker:
             try:
                 self.step()
             except Unavailable as error:
+                self._tools.recorder.unavailable()
                 log.warning("a server is away, starting again from what is committed: %s", error)
                 self._drop_all()
         self.stop()
@@ -103,10 +106,13 @@ class Worker:
 
     def step(self) -> None:
         """Do one round: fetch, fold, commit, publish, and what time asks for."""
+        recorder = self._tools.recorder
+        recorder.turned(self._owned, [p for p in self._waiting if p not in self._owned], self._tools.shelf.known)
         self._assign()
         busy = any(not owned.data.swept for owned in self._owned.values())
         wait_s = 0.0 if busy or self._unconfirmed else self._settings.wait_s
-        fetched = self._tools.log.fetch(self._settings.records_max, wait_s, self._settings.gather_s)
+        with recorder.stage("fetch"):
+            fetched = self._tools.log.fetch(self._settings.records_max, wait_s, self._settings.gather_s)
         self._rebalance()
         if len(fetched):
             self._last_event_s = self._tools.clock.monotonic_s()
@@ -178,10 +184,12 @@ class Worker:
                 self._begin(take_over(tools, self._declaration, partition, settings.publish_timeout_s, follow=settings.follow))
             except Unavailable as error:
                 log.warning("partition %d: %s; trying again in %.1f s", partition, error, pause_s)
+                tools.recorder.unavailable()
                 self._waiting[partition] = (now + pause_s, min(2 * pause_s, BACKOFF_MAX_S))
             else:
                 self._waiting[partition] = (float("inf"), BACKOFF_FIRST_S)
         if ready:
+            self._last_event_s = now  # who has just been given partitions is not idle
             self._restack()
 
     def _begin(self, taken_over: TakenOver) -> None:
@@ -192,6 +200,7 @@ class Worker:
             self._unconfirmed[owned.number] = taken_over.position
         self._tools.log.start(owned.number, owned.next_offset)
         self._owned[owned.number] = owned
+        self._tools.recorder.taken_over(rebuilding=owned.quiet_below > 0)
         log.info("partition %d: from offset %d, model %d, epoch %d", owned.number, owned.next_offset, owned.data.model, owned.data.epoch)
 
     def _restack(self) -> None:
@@ -233,27 +242,42 @@ class Worker:
         """Fold a batch and the next slices of sweeps, and commit each partition that has either."""
         if self._judge is None or self._sums is None or not self._owned:
             return
-        slices = self._slices(self._order)
+        tools, stage = self._tools, self._tools.recorder.stage
+        with stage("sweep"):
+            slices = self._slices(self._order)
         lookup = np.full(self._settings.partitions, -1, np.int32)
         lookup[list(self._order)] = np.arange(len(self._order))
         batch = NO_RECORDS if fetched is None else fetched
-        taken = self._tools.intake.take(batch, lookup[batch.partition])
+        with stage("decode"):
+            taken = tools.intake.take(batch, lookup[batch.partition])
         watermark = np.array([self._owned[p].data.watermark for p in self._order], np.int64)
         swept = {int(lookup[p]): packed for p, (_, packed) in slices.items()}
-        parts = Parts(self._order, self._judge, self._sums, watermark, self._settings.era)
-        folded = fold_batch(self._tools.intake.plan, parts, taken, swept, self._tools.store.load)
+        parts = Parts(self._order, self._judge, self._sums, watermark, self._settings.era, tools.pseudonyms)
+        with stage("fold"):
+            folded = fold_batch(tools.intake.plan, parts, taken, swept, self._load)
         self.totals.add(taken, folded)
         owned = [self._owned[partition] for partition in self._order]
-        self._carry_out(*decide(self._tools, self._settings, owned, self._sums, FoldedBatch(batch, taken, folded, slices, watermark)))
+        through = FoldedBatch(batch, taken, folded, slices, watermark)
+        with stage("decide"):
+            decided = decide(tools, self._settings, owned, self._sums, through)
+        self._carry_out(decided.commits, decided.records, tools.recorder.count(owned, through, decided))
+
+    def _load(self, partitions: Sequence[int], ids: Sequence[tuple[U8, I64]]) -> list[Packed]:
+        with self._tools.recorder.stage("load"):
+            return self._tools.store.load(partitions, ids)
 
     # Commits
 
-    def _carry_out(self, commits: Sequence[tuple[Commit, PartitionData]], records: Iterable[OutRecord]) -> None:
+    def _carry_out(
+        self, commits: Sequence[tuple[Commit, PartitionData]], records: Iterable[OutRecord], counted: Mapping[int, Counted] = UNCOUNTED
+    ) -> None:
         """Carry out steps 1 and 2 for one commit per partition, after step 3 of the commits before."""
         self._confirm()
-        outcomes = commit_all(self._tools.store, self._tools.clock, [commit for commit, _ in commits])
+        with self._tools.recorder.stage("commit"):
+            outcomes = commit_all(self._tools.store, self._tools.clock, [commit for commit, _ in commits])
         refused = set()
         for (commit, data), outcome in zip(commits, outcomes, strict=True):
+            self._tools.recorder.committed(outcome, counted.get(commit.partition))
             if outcome is Outcome.APPLIED:
                 owned = self._owned[commit.partition]
                 owned.commit_id, owned.next_offset, owned.data = commit.commit_id, commit.next_offset, data
@@ -276,14 +300,17 @@ class Worker:
     def _publish(self, records: Iterable[OutRecord]) -> None:
         sent = list(records)
         if sent:
-            self._tools.publisher.send(sent)
+            with self._tools.recorder.stage("publish"):
+                self._tools.publisher.send(sent)
             self._unpublished = True
 
     def _confirm(self) -> None:
         """Wait until everything published is acknowledged, then commit the positions."""
         if self._unpublished:
-            self._tools.publisher.wait(self._settings.publish_timeout_s)
+            with self._tools.recorder.stage("confirm"):
+                self._tools.publisher.wait(self._settings.publish_timeout_s)
             self._unpublished = False
+            self._tools.recorder.acknowledged()
         if self._unconfirmed:
             self._tools.log.commit(self._unconfirmed)
             self._unconfirmed = {}
@@ -352,6 +379,8 @@ class Worker:
 
         if due("idle", settings.idle_check_s):
             self._check_idle()
+        if self._tools.recorder.watches and due("look", settings.look_s):
+            self._look()
         leader = self._owned.get(0)
         if leader is not None and not leader.script and not leader.quiet_below:
             if leader.data.model == 0 and due("fit", settings.poll_interval_s):
@@ -369,6 +398,16 @@ class Worker:
             if (state.owner, state.commit_id) != (owned.token, owned.commit_id):
                 log.warning("partition %d: Redis is not as this worker left it: running its assignment anew", partition)
                 self._again(partition)
+        if numbers:
+            self._tools.recorder.answered()
+
+    def _look(self) -> None:
+        """Find out what is still to be done, for whoever watches."""
+        ends = {number: self._tools.log.end(number) for number in self._owned}
+        sweeping = [(number, owned.data.learned) for number, owned in self._owned.items() if not owned.data.swept]
+        customers = self._tools.store.count([number for number, _ in sweeping]) if sweeping else []
+        backlogs = {n: max(0, all_ - int(met.members.sum())) for (n, met), all_ in zip(sweeping, customers, strict=True) if met is not None}
+        self._tools.recorder.looked({number: end for number, end in ends.items() if end is not None}, backlogs)
 
     def _heed(self) -> None:
         """Adopt what partition 0's owner has announced."""

@@ -198,6 +198,9 @@ class EventLog(Protocol):
     def bounds(self, partition: int) -> tuple[int, int]:
         """Read the partition's first offset and high watermark."""
 
+    def end(self, partition: int) -> int | None:
+        """Give the high watermark that came with the partition's latest records, without asking; None before there was one."""
+
     def close(self) -> None:
         """Leave the group (a static member stays in it)."""
 

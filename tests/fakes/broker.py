@@ -189,6 +189,9 @@ class FakeEventLog:
         log = self.broker.topics[self._topic][partition]
         return log.first, log.high
 
+    def end(self, partition: int) -> int | None:
+        return self.broker.topics[self._topic][partition].high if partition in self._next else None
+
     def close(self) -> None:
         self.broker.leave(self._group, self.member, self._partitions)
         self._next.clear()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 When = Literal["before", "midway", "after"]
-LOCAL = {"rebalanced", "pause", "close"}  # they ask no server
+LOCAL = {"rebalanced", "pause", "end", "close"}  # they ask no server
 
 
 class Killed(BaseException):

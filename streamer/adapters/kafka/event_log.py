@@ -197,6 +197,14 @@ class KafkaEventLog:
         """Read the partition's first offset and high watermark, whatever transactions are open."""
         return self._watermarks.of(self._topic, partition)
 
+    def end(self, partition: int) -> int | None:
+        """Give the high watermark that came with the partition's latest records, without asking; None before there was one."""
+        try:
+            _, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
+        except KafkaException:
+            return None
+        return None if high < 0 else int(high)
+
     def close(self) -> None:
         """Leave the group once the commits under way are answered (a static member stays in it)."""
         self._watermarks.close()
