@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
@@ -66,6 +67,7 @@ log = logging.getLogger(__name__)
 
 SAMPLE_MAX = 200_000
 READ_TIMEOUT_S = 30.0
+GARBAGE_OBJECTS = 200_000
 
 
 def topic_names(config: Config) -> dict[Topic, str]:
@@ -217,7 +219,21 @@ def worker(config: Config, recorder: Recorder | None = None) -> Iterator[Worker]
         journal_schema=ids[ENTRY],
         models_schema=ids[MODEL],
     )
-    yield Worker(settings, declaration, tools)
+    with _seldom_collecting():
+        yield Worker(settings, declaration, tools)
+
+
+@contextmanager
+def _seldom_collecting() -> Iterator[None]:
+    """Let Python look for cycles once in many batches: a batch makes ten thousands of tuples and messages, and no cycles."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_OBJECTS)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 @contextmanager

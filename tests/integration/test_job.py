@@ -262,6 +262,15 @@ def test_an_older_and_a_newer_writers_schema_are_resolved(job: Job, tmp_path: Pa
     assert Counter(event["customer_id"] for event in events) == found
 
 
+def test_a_worker_told_to_stop_when_idle_does_so_once_everything_is_done(job: Job) -> None:
+    events = shop(2000, 100, seed=7)
+    job.create().send(events)
+    process = job.start("a", "--until-idle-s", "1")
+    assert process.wait(60) == 0, job.logs()
+    found = job.features(events[-1]["occurred_at"] + DAY_MS)["events_ever"].astype(int).to_dict()
+    assert Counter(event["customer_id"] for event in events) == found
+
+
 def test_a_worker_stops_cleanly_on_sigterm_within_ten_seconds(job: Job) -> None:
     job.create().send(shop(2000, 100, seed=6))
     process = job.start("a")

@@ -33,9 +33,12 @@ class KafkaPublisher:
 
     def send(self, records: Sequence[OutRecord]) -> None:
         """Queue records, in order; waits, within the settings' time-out, while the queue is full."""
-        for record in records:
-            partition = -1 if record.partition is None else record.partition
-            self._outgoing.produce(self._topics[record.topic], record.key, record.value, record.headers, partition)
+        produce = self._outgoing.produce
+        last, name = None, ""
+        for topic, partition, key, value, headers in records:
+            if topic is not last:  # a look-up costs an enumeration's hash, in Python
+                last, name = topic, self._topics[topic]
+            produce(name, key, value, headers, -1 if partition is None else partition)
         self._outgoing.serve()
 
     def wait(self, timeout_s: float) -> None:
