@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamer.app.looking import data_of, same_features
+from streamer.app.looking import data_of, partition_counts, same_features
 from streamer.core.columns import read_only
 from streamer.core.declaration import DAY_MS, HOUR_MS, Lifetime
 from streamer.core.errors import Corrupt, Misconfigured
@@ -135,7 +135,7 @@ def find_customer(sources: Sources, customer_id: str, now_ms: int | None = None)
         Corrupt: the profile is damaged.
 
     """
-    count = sources.log.partitions(sources.place.events)
+    _, count = partition_counts(sources)
     if count is None:
         message = f"there is no topic {sources.place.events}: make it, or let `streamer ingest` or `streamer run` with `topics.create`"
         raise Misconfigured(message)

@@ -196,9 +196,7 @@ def read_facts(sources: Sources) -> Facts:
 
     """
     place, store = sources.place, sources.store
-    packed = store.announced(PARTITIONS)
-    recorded = None if packed is None else int(packed)
-    count = sources.log.partitions(place.events)
+    recorded, count = partition_counts(sources)
     if count is None:
         return Facts(place, sources.needs, sources.declaration.version, recorded, None, {})
     numbers = range(count)
@@ -209,6 +207,19 @@ def read_facts(sources: Sources) -> Facts:
     )
     versions = {number: sources.model(number) for number in {p.data.model for p in found if p.data is not None and p.data.model}}
     return Facts(place, sources.needs, sources.declaration.version, recorded, found, versions)
+
+
+def partition_counts(sources: Sources) -> tuple[int | None, int | None]:
+    """Count the input's partitions: on record since the first start, and now; None where there is no record or no topic.
+
+    Redis is asked first: whether it is there shows at once, and for Kafka it takes the whole time-out.
+
+    Raises:
+        Unavailable: Redis or Kafka doesn't answer.
+
+    """
+    packed = sources.store.announced(PARTITIONS)
+    return None if packed is None else int(packed), sources.log.partitions(sources.place.events)
 
 
 def data_of(partition: int, state: PartitionState) -> PartitionData | None:
