@@ -220,6 +220,17 @@ def test_bounds_are_the_first_offset_and_the_end(world: World, logs: Callable[..
     assert [(0, 0), (0, 2)] == [log.bounds(0), log.bounds(1)]
 
 
+def test_the_end_comes_with_the_records_of_a_partition(world: World, logs: Callable[..., EventLog]) -> None:
+    topic = world.create(1)
+    world.append(topic, 0, b"a", b"b", b"c")
+    log = logs(topic, group())
+    assigned(world, log, {0})
+    assert log.end(0) in {None, 3}
+    log.start(0, 0)
+    assert 3 == len(fetch_until(world, log, lambda found: len(found) == 3, records_max=2))
+    assert 3 == log.end(0)
+
+
 @both_protocols
 def test_a_partition_goes_to_a_new_member_once_and_comes_back_when_it_leaves(world: World, logs: Callable[..., EventLog]) -> None:
     topic = world.create(4)
