@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -214,7 +213,7 @@ def _table(phases: pd.DataFrame, counts: Counts) -> Table:
     from streamer.app.simulation.visits import TYPES
 
     customers = Counter(phases.drop_duplicates("customer_id", keep="last")["persona"])
-    table = Table(title=f"{customers.total():,} customers", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=f"{customers.total():,} customers", box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("persona", "customers", "searches", "views", "carts", "purchases", "refunds", "events"):
         table.add_column(column, justify="left" if column == "persona" else "right", no_wrap=True)
     for persona in PERSONAS:

@@ -18,13 +18,13 @@ from streamer.adapters.avro.writer_schemas import WriterSchemas
 from streamer.adapters.registry import PackagedSchemas
 from streamer.app import simulation
 from streamer.app.intake import Intake
-from streamer.app.simulation import PERSONAS, Batch, Counts, Options, Persona, Sale, calendar_sales, expected_events, traffic, truth
+from streamer.app.simulation import PERSONAS, Batch, Counts, Options, Persona, Sale, calendar_sales, expected_events, traffic, truth, visits
 from streamer.app.simulation.damage import DAMAGES
 from streamer.app.simulation.options import EARLIEST_MS
 from streamer.app.simulation.population import digits_of
 from streamer.app.simulation.rhythm import DAY_MS, HOURS, MONTHS, WEEKDAYS, day_factor, discount_on, midnight_ms
 from streamer.app.simulation.traffic import packaged_schema_id
-from streamer.app.simulation.visits import DUPLICATE, LATE, MALFORMED, PURCHASE, REFUND, SEARCH, VIEW, Events
+from streamer.app.simulation.visits import DUPLICATE, LATE, MALFORMED, NONE, PURCHASE, REFUND, SEARCH, VIEW, Events
 from streamer.core import fold
 from streamer.core.columns import Fetched
 from streamer.core.declaration import declare
@@ -112,6 +112,18 @@ def test_all_events_are_inside_the_period_and_a_batch_is_bounded() -> None:
     assert options.start_ms <= rows["occurred"].min()
     assert rows["occurred"].max() < options.until_ms
     assert max(map(len, batches)) <= 10_000
+
+
+def test_a_busy_day_is_drawn_in_slices_and_still_goes_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visits, "VISITS_AT_ONCE", 7)
+    rows = rows_of(SMALL)
+    assert (np.diff(rows["sent"]) >= 0).all()
+    sound = rows[(rows["fate"] != DUPLICATE) & (rows["fate"] != MALFORMED)]
+    assert len(sound) == len({(int(row["day"]), int(row["number"])) for row in sound})
+    sessions = sound[sound["session"] != NONE]
+    assert len({(int(row["day"]), int(row["session"])) for row in sessions}) > 7 * SMALL.days
+    owner = {(int(row["day"]), int(row["session"])): int(row["customer"]) for row in sessions}
+    assert all(owner[int(row["day"]), int(row["session"])] == row["customer"] for row in sessions)
 
 
 def test_no_more_records_are_given_than_asked_for_and_they_are_the_first() -> None:
@@ -293,6 +305,8 @@ def test_followed_traffic_has_no_end_and_nobody_changes() -> None:
     found = truth(options)
     assert options.customers == len(found)
     assert found["until"].isna().all()
+    lapsing = [batch.rows["persona"] == place("lapsing") for batch in traffic(replace(options, customers=200), records_max=60_000)]
+    assert np.concatenate(lapsing)[-20_000:].any()
 
 
 def test_records_moved_to_now_happen_now_and_late_ones_as_long_ago_as_they_are_late() -> None:

@@ -25,7 +25,7 @@ class Options:
 
     The period is `days` whole days from `start_ms`. `late`, `duplicates` and `malformed` are shares of the sound events: late ones are held
     back, duplicates and malformed records come on top. `changes` is the share of customers who change persona once. With `follow` there
-    is no end: nobody changes persona or arrives later, and days follow each other.
+    is no end: nobody changes persona, fades or arrives later, and days follow each other.
 
     Raises:
         Misconfigured: a number is out of its range.

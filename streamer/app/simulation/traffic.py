@@ -4,7 +4,7 @@ Laws:
 1. Records are in the order of `sent`. That is event time, but for late events, which are sent after later ones, and for duplicates, which
    follow their firsts.
 2. A customer's event has an id of its own; a duplicate has its first's, and is otherwise the same.
-3. Memory holds one day's events and those still to be sent, whatever the length of the period.
+3. Memory holds one day's visits, the events of some of them and those still to be sent, whatever the length of the period.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def traffic(options: Options, records_max: int | None = None) -> Iterator[Batch]
     """
     digest, digits = options.digest(), digits_of(options.customers)
     left = records_max
-    for rows in _days(options, population(options)):
+    for rows in _slices(options, population(options)):
         taken = rows if left is None else rows[:left]
         for first in range(0, len(taken), BATCH_RECORDS):
             yield Batch(taken[first : first + BATCH_RECORDS], digest, digits)
@@ -146,16 +146,17 @@ def traffic(options: Options, records_max: int | None = None) -> Iterator[Batch]
                 return
 
 
-def _days(options: Options, people: Population) -> Iterator[Events]:
-    """Give each day's records in the order of sending; what is to be sent later waits."""
+def _slices(options: Options, people: Population) -> Iterator[Events]:
+    """Give slices of records, all together in the order of sending; what is to be sent later than its slice waits."""
     waiting = np.zeros(0, EVENT)
     days = days_of(options)
     day = days.start
     while options.follow or day in days:
-        pool = np.concatenate([waiting, draw_day(options, people, day, len(DAMAGES))])
-        due = pool["sent"] < (day + 1) * DAY_MS
-        waiting = pool[~due]
-        yield _in_order(pool[due])
+        for drawn, horizon_ms in draw_day(options, people, day, len(DAMAGES)):
+            pool = np.concatenate([waiting, drawn])
+            due = pool["sent"] < horizon_ms
+            waiting = pool[~due]
+            yield _in_order(pool[due])
         day += 1
     yield _in_order(waiting)
 

@@ -13,6 +13,8 @@ from streamer.app.simulation.personas import PERSONAS
 from streamer.app.simulation.rhythm import DAY_MS, HOURS, day_factor, day_of, discount_on
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from streamer.app.simulation.options import Options
@@ -25,6 +27,7 @@ CATEGORIES: Final = 24
 PRODUCTS_PER_CATEGORY: Final = 40
 NONE: Final = -1
 DAY_STREAM: Final = 1
+VISITS_AT_ONCE: Final = 20_000
 EVENT: Final = np.dtype(
     [
         ("customer", np.int32),
@@ -61,16 +64,28 @@ _WAY: Final = np.cumsum(HOURS)
 Events = Any  # an NDArray of EVENT: its fields have types of their own
 
 
-def draw_day(options: Options, people: Population, day: int, damages: int) -> Events:
-    """Draw all that begins on a day: its visits' events, their refunds, duplicates and malformed records, in no order."""
+def draw_day(options: Options, people: Population, day: int, damages: int) -> Iterator[tuple[Events, int]]:
+    """Draw all that begins on a day, in slices of some visits: their events, refunds, duplicates and malformed records, in no order.
+
+    With each slice comes a time (ms): nothing in later slices is to be sent before it.
+    """
     rng = np.random.default_rng([options.seed, DAY_STREAM, day])
     discount = discount_on(day, options.sales)
     phase, start = _visits(options, people, day, rng, on_sale=discount > 0)
-    events = _events(people, phase, start, day, discount, rng)
-    events = np.concatenate([events, _refunds(events, rng)])
-    events = events[events["occurred"] < (np.iinfo(np.int64).max if options.follow else options.until_ms)]
-    events["number"] = np.arange(len(events))
-    return _mishaps(options, events, rng, damages)
+    order = np.argsort(start, kind="stable")
+    phase, start = phase[order], start[order]
+    end = np.iinfo(np.int64).max if options.follow else options.until_ms
+    drawn = 0
+    for first in range(0, len(phase), VISITS_AT_ONCE):
+        last = first + VISITS_AT_ONCE
+        events = _events(people, phase[first:last], start[first:last], discount, rng)
+        events["day"] = day
+        events["session"] += first
+        events = np.concatenate([events, _refunds(events, rng)])
+        events = events[events["occurred"] < end]
+        events["number"] = np.arange(drawn, drawn + len(events))
+        drawn += len(events)
+        yield _mishaps(options, events, rng, damages), int(start[last]) if last < len(start) else (day + 1) * DAY_MS
 
 
 def _visits(options: Options, people: Population, day: int, rng: np.random.Generator, *, on_sale: bool) -> tuple[I64, I64]:
@@ -80,7 +95,8 @@ def _visits(options: Options, people: Population, day: int, rng: np.random.Gener
     persona = people.persona[active]
     machine = _P["machine"][persona] > 0
     rate = _VISITS[persona] * people.activity[active] * np.where(machine, 1.0, day_factor(day))
-    rate *= np.exp(-_DECAY[persona] * np.maximum(midnight - people.begin[active], 0) / DAY_MS)
+    if not options.follow:
+        rate *= np.exp(-_DECAY[persona] * np.maximum(midnight - people.begin[active], 0) / DAY_MS)
     if on_sale:
         rate *= 1 + _P["sale_lift"][persona]
     phase = np.repeat(active, rng.poisson(rate))
@@ -98,7 +114,7 @@ def _first_visits(people: Population, day: int) -> I64:
     return np.flatnonzero(arriving & (people.begin // DAY_MS == day) & (people.begin < people.end))
 
 
-def _events(people: Population, phase: I64, start: I64, day: int, discount: float, rng: np.random.Generator) -> Events:
+def _events(people: Population, phase: I64, start: I64, discount: float, rng: np.random.Generator) -> Events:
     """Draw what is done in each visit: searches, views, carts among them, a purchase last."""
     visits = len(phase)
     persona = people.persona[phase]
@@ -114,7 +130,7 @@ def _events(people: Population, phase: I64, start: I64, day: int, discount: floa
     visit, kind = visit[order], kind[order]
     events = np.zeros(len(kind), EVENT)
     events["customer"], events["persona"] = people.customer[phase[visit]], persona[visit]
-    events["type"], events["session"], events["day"] = kind, visit, day
+    events["type"], events["session"] = kind, visit
     gap = (rng.uniform(0.3, 1.7, len(kind)) * _P["gap_s"][persona[visit]] * 1000).astype(np.int64)
     events["occurred"] = start[visit] + _since_first(gap, visit)
     _things(events, carts[visit], discount, rng)
