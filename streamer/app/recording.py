@@ -5,12 +5,13 @@ Law: only what is committed is counted, partition by partition: of a refused com
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 
+from streamer.core.errors import Unavailable
 from streamer.core.fold import APPLIED, CAUSES, DUPLICATE, LATE
 from streamer.core.reasons import Reason
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from streamer.app.commits import Decided, FoldedBatch
     from streamer.core.columns import I64, Bool
     from streamer.core.model import ModelVersion
-    from streamer.core.ports import Outcome
+    from streamer.core.ports import EventLog, Outcome, StateStore
 
 Stage: TypeAlias = Literal["fetch", "sweep", "decode", "load", "fold", "decide", "commit", "publish", "confirm"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -109,6 +110,19 @@ class NoRecorder:
 
     def looked(self, ends: Mapping[int, int], backlogs: Mapping[int, int]) -> None:
         """Do nothing."""
+
+
+def look_around(recorder: Recorder, log: EventLog, store: StateStore, owned: Mapping[int, Owned]) -> None:
+    """Tell what is still to be done. A server that does not answer is not asked again: the work itself finds out soon enough."""
+    ends = {number: log.end(number) for number in owned}
+    met = {number: one.data.learned for number, one in owned.items() if not one.data.swept}
+    backlogs: dict[int, int] = {}
+    if met:
+        with suppress(Unavailable):
+            customers = store.count(list(met))
+            judged = [0 if learned is None else int(learned.members.sum()) for learned in met.values()]
+            backlogs = {number: max(0, all_ - done) for number, all_, done in zip(met, customers, judged, strict=True)}
+    recorder.looked({number: end for number, end in ends.items() if end is not None}, backlogs)
 
 
 def count_batch(owned: Sequence[Owned], batch: FoldedBatch, decided: Decided) -> dict[int, Counted]:

@@ -25,6 +25,7 @@ from streamer.app.assignment import NO_LIMIT, take_over
 from streamer.app.batch import Parts, fold_batch
 from streamer.app.commits import NO_PROFILES, NO_RECORDS, FoldedBatch, commit_all, decide, stamp
 from streamer.app.models import ANNOUNCED, encoded, record, stored_name
+from streamer.app.recording import look_around
 from streamer.app.tools import Settings, Tools, Totals
 from streamer.core import outbox
 from streamer.core.columns import select
@@ -380,7 +381,7 @@ class Worker:
         if due("idle", settings.idle_check_s):
             self._check_idle()
         if self._tools.recorder.watches and due("look", settings.look_s):
-            self._look()
+            look_around(self._tools.recorder, self._tools.log, self._tools.store, self._owned)
         leader = self._owned.get(0)
         if leader is not None and not leader.script and not leader.quiet_below:
             if leader.data.model == 0 and due("fit", settings.poll_interval_s):
@@ -400,14 +401,6 @@ class Worker:
                 self._again(partition)
         if numbers:
             self._tools.recorder.answered()
-
-    def _look(self) -> None:
-        """Find out what is still to be done, for whoever watches."""
-        ends = {number: self._tools.log.end(number) for number in self._owned}
-        sweeping = [(number, owned.data.learned) for number, owned in self._owned.items() if not owned.data.swept]
-        customers = self._tools.store.count([number for number, _ in sweeping]) if sweeping else []
-        backlogs = {n: max(0, all_ - int(met.members.sum())) for (n, met), all_ in zip(sweeping, customers, strict=True) if met is not None}
-        self._tools.recorder.looked({number: end for number, end in ends.items() if end is not None}, backlogs)
 
     def _heed(self) -> None:
         """Adopt what partition 0's owner has announced."""

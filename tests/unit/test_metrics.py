@@ -208,6 +208,23 @@ def test_a_sweep_shows_what_is_left_of_it() -> None:
     assert {0.0} == set(watched.read("streamer_sweep_backlog").values())
 
 
+@pytest.mark.compiled
+def test_looking_at_what_is_left_never_disturbs_the_work() -> None:
+    faults = Faults()
+    watched = Watched(sweep_records=1, look_s=0.0)
+    job = watched.job
+    worker = watched.worker("a", faults)
+    job.send(shop(600, 60))
+    while 1 not in {data.model for data in job.data()}:
+        job.step(worker)
+    faults.down.add("store.count")
+    asked = faults.calls.count("store.count")
+    job.settle(worker)
+    assert faults.calls.count("store.count") > asked
+    assert [0, 4] == [watched.one(f"streamer_{what}_total") for what in ("unavailable", "assignments")]
+    assert {True} == {data.swept for data in job.data()}
+
+
 def test_a_worker_without_a_recorder_has_one_that_counts_nothing() -> None:
     none = NoRecorder()
     with none.stage("fold"):
