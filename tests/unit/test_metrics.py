@@ -13,7 +13,6 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from streamer.app.health import Health
-from streamer.app.logs import Pseudonyms
 from streamer.app.metrics import METRICS, Histogram, Metrics, Seen, _spread
 from streamer.app.recording import STAGES, NoRecorder
 from streamer.core.errors import Unavailable
@@ -269,10 +268,3 @@ def test_votes_on_their_centroids_have_no_error() -> None:
     centroids = np.array([[CENTROID_ONE, 0]], np.int64)
     learned = Learned(np.array([2]), np.array([[2 * VOTE_ONE, 0]]), np.array([[2 * VOTE_ONE**2, 0]]), np.array([2, 0]))
     assert (0.0, 2) == _spread([PartitionData("f", model=1, centroids=centroids, learned=learned)])
-
-
-def test_a_pseudonym_is_the_same_for_the_same_customer_and_key_and_says_nothing_else() -> None:
-    key = Pseudonyms("a secret")
-    assert key.of(b"customer 7") == Pseudonyms("a secret").of(b"customer 7") != key.of(b"customer 8")
-    assert Pseudonyms().of(b"customer 7") != Pseudonyms().of(b"customer 7")
-    assert re.fullmatch(r"customer#[0-9a-f]{16}", key.of(b"customer 7"))
