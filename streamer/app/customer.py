@@ -1,7 +1,7 @@
 """What is known of one customer: profile, features, segment, distances.
 
-Law: by default everything is as of the profile's clock, the latest event time seen of the customer, which is what the customer was judged
-by; as of a later time, features are what the same events come to then.
+Law: by default everything is as of the profile's clock, the event time that the customer was last judged as of: that of the latest event,
+or of a sweep after it. As of a later time, features are what the same events come to then.
 """
 
 from __future__ import annotations

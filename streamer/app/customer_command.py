@@ -14,7 +14,7 @@ from rich.text import Text
 from streamer.app.session import session_of
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
     from streamer.app.customer import Customer, Tile
     from streamer.app.looking import Recent
@@ -29,7 +29,7 @@ def customer(
     context: typer.Context,
     customer_id: Annotated[str, typer.Argument(help="The customer's id.", metavar="ID")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    now: Annotated[bool, typer.Option("--now", help="Features as of now, not as of the latest event time seen of the customer.")] = False,
+    now: Annotated[bool, typer.Option("--now", help="Features as of now, not as of when the customer was last judged.")] = False,
     changes: Annotated[int, typer.Option("--changes", "-n", min=0, max=1000, help="How many of the last changes to show.")] = 10,
     scan: Annotated[
         int, typer.Option("--scan", min=1, max=100_000_000, help="How many of the partition's last changes to look through for them.")
@@ -68,7 +68,7 @@ def _show(console: Console, seen: Customer, recent: Recent) -> None:
     from streamer.app.showing import utc
 
     console.print(Text(f"Customer {seen.customer_id}", style="bold"))
-    console.print(f"partition {seen.partition}, latest event {utc(seen.clock_ms)} UTC, {seen.events_remembered} event ids remembered")
+    console.print(f"partition {seen.partition}, clock {utc(seen.clock_ms)} UTC, {seen.events_remembered} event ids remembered")
     if seen.partition != seen.partition_expected:
         console.print(
             Text(
@@ -78,7 +78,7 @@ def _show(console: Console, seen: Customer, recent: Recent) -> None:
     if seen.segment_id is None:
         console.print("in no segment: there is no model yet, or the customer has not been judged (see `streamer status`)")
     else:
-        name = "" if seen.segment_name == seen.segment_id else f" [b]{escape(str(seen.segment_name))}[/b]"
+        name = "" if seen.segment_name == seen.segment_id else f" ({escape(str(seen.segment_name))})"
         console.print(
             f"in segment [b]{seen.segment_id}[/b]{name} since {utc(seen.since_ms)} UTC; "
             f"judged by model version {seen.model}, epoch {seen.epoch}; change version {seen.change_version}"
@@ -92,58 +92,58 @@ def _show(console: Console, seen: Customer, recent: Recent) -> None:
     _recent(console, recent)
 
 
-def _features(seen: Customer) -> Table:
-    from streamer.app.showing import number, table, utc
+def _features(seen: Customer) -> Group:
+    from streamer.app.showing import number, table, titled, utc
 
     of = "now" if seen.as_of == "now" else "the profile's clock"
     columns = [("feature", ""), ("value", "right"), ("z", "right")]
-    found = table(*columns, ("vote", "right"), title=f"Features as of {of}, {utc(seen.as_of_ms)} UTC")
+    found = table(*columns, ("vote", "right"))
     for feature in seen.features:
         vote = "" if seen.vote is None or feature.name not in seen.vote else f"{seen.vote[feature.name]:+.2f}"
         found.add_row(feature.name, number(feature.value), "" if feature.z is None else f"{feature.z:+.2f}", vote)
-    return found
+    return titled(f"Features as of {of}, {utc(seen.as_of_ms)} UTC", found)
 
 
-def _distances(seen: Customer) -> Table:
-    from streamer.app.showing import table
+def _distances(seen: Customer) -> Group:
+    from streamer.app.showing import table, titled
 
     of = "the vote" if seen.distances_of == "vote" else "the features above"
     title = f"Distances of {of} to the centroids of version {seen.partition_model}, epoch {seen.partition_epoch}"
-    found = table(("segment", ""), ("name", ""), ("distance", "right"), ("", ""), title=title)
+    found = table(("segment", ""), ("name", ""), ("distance", "right"), ("", ""))
     for distance in seen.distances:
         marks = [
             words for words, segment in (("is here", seen.segment_id), ("votes here", seen.vote_for)) if segment == distance.segment_id
         ]
         found.add_row(distance.segment_id, escape(distance.name), f"{distance.distance:.2f}", ", ".join(marks))
-    return found
+    return titled(title, found)
 
 
 def _profile(console: Console, seen: Customer) -> None:
-    from streamer.app.showing import table, utc
+    from streamer.app.showing import table, titled, utc
 
-    lifetimes = table(("measure", ""), ("value", "right"), title="Lifetime")
+    lifetimes = table(("measure", ""), ("value", "right"))
     for measure in seen.lifetimes:
         value = utc(measure.value) if measure.is_time else "-" if measure.value is None else f"{measure.value:,}"
         lifetimes.add_row(measure.name, value)
     for name, buckets in seen.distinct.items():
         lifetimes.add_row(f"{name} (buckets ever hit)", f"{buckets:,}")
-    console.print(lifetimes)
+    console.print(titled("Lifetime", lifetimes))
     for title, tiles in (("Days", seen.days), ("Hours", seen.hours)):
         if tiles:
             console.print(_tiles(title, tiles))
 
 
-def _tiles(title: str, tiles: tuple[Tile, ...]) -> Table:
-    from streamer.app.showing import table, utc
+def _tiles(title: str, tiles: tuple[Tile, ...]) -> Group:
+    from streamer.app.showing import table, titled, utc
 
     names = list(dict.fromkeys(name for tile in tiles for name in tile.measures))
-    found = table((f"{title.lower()[:-1]} (UTC)", ""), *((name, "right") for name in names), title=title)
+    found = table((f"{title.lower()[:-1]} (UTC)", ""), *((name, "right") for name in names))
     for tile in tiles:
         begin = utc(tile.begin_ms)
         found.add_row(
             begin[:10] if title == "Days" else begin[:16], *(f"{tile.measures[n]:,}" if n in tile.measures else "" for n in names)
         )
-    return found
+    return titled(title, found)
 
 
 def _recent(console: Console, recent: Recent) -> None:

@@ -7,8 +7,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 UNKNOWN = "-"
 THOUSAND = 1000.0
+SMALLEST = 0.0005  # below it, a feature is as good as 0
 LARGEST_MS = 253_402_300_799_999  # the end of the year 9999, the last that has a date
 
 
@@ -33,6 +36,8 @@ def number(value: float) -> str:
     """Write a number as short as it can be read."""
     if abs(value) >= THOUSAND or value == int(value):
         return f"{value:,.0f}"
+    if abs(value) < SMALLEST:
+        return "0"
     return f"{value:,.3g}"
 
 
@@ -52,12 +57,17 @@ def segments_table(segments: Sequence[SegmentLook]) -> Table:
     return found
 
 
-def table(*columns: tuple[str, str], title: str | None = None) -> Table:
+def table(*columns: tuple[str, str]) -> Table:
     """Make a table of columns, each a heading and `right` where it holds numbers."""
-    found = Table(title=title, title_justify="left", title_style="bold")
+    found = Table()
     for heading, side in columns:
         found.add_column(heading, justify="right" if side == "right" else "left")
     return found
+
+
+def titled(title: str, found: Table) -> Group:
+    """Put a title above a table; it may be wider than that."""
+    return Group(Text(title, style="bold"), found)
 
 
 def as_json(seen: Any, *, indent: int | None = 2) -> str:  # noqa: ANN401  # any of the dataclasses that are shown

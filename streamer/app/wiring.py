@@ -120,12 +120,13 @@ def topic_reader(config: Config) -> KafkaTopicReader:
     return KafkaTopicReader(kafka_settings(config, config.kafka.consumer_properties()), topic_names(config))
 
 
-def state_store(config: Config) -> RedisStateStore:
-    """Connect to Redis."""
+def state_store(config: Config, *, patient: bool = True) -> RedisStateStore:
+    """Connect to Redis; without patience nothing is tried again, so that one time-out is all that a person waits."""
     r = config.redis
     name = f"segment-streamer-{instance(config)}"
+    retries = r.retries_max if patient else 0
     settings = RedisSettings(
-        r.url, r.cluster, r.connection_options(), name, r.timeout_s, retries_max=r.retries_max, require_noeviction=r.require_noeviction
+        r.url, r.cluster, r.connection_options(), name, r.timeout_s, retries_max=retries, require_noeviction=r.require_noeviction
     )
     return RedisStateStore(settings, config.app.namespace, config.app.name)
 
@@ -303,7 +304,7 @@ def kafka_tail(config: Config) -> KafkaTail:
 def sources(config: Config) -> Iterator[Sources]:
     """Connect what looks at a job from outside; disconnects with the block."""
     declaration = load_declaration(config.features.declaration)
-    store, tail, reader = state_store(config), kafka_tail(config), topic_reader(config)
+    store, tail, reader = state_store(config, patient=False), kafka_tail(config), topic_reader(config)
     fit = config.model.first_fit
     try:
         yield Sources(

@@ -141,7 +141,8 @@ class Link:
                 self._cluster = RedisCluster.from_url(settings.url, **options)
                 self.where = ", ".join(str(node.name) for node in self._cluster.get_nodes())  # type: ignore[no-untyped-call]
             else:
-                options.setdefault("retry", Retry(ExponentialBackoff(cap=0.5, base=BACKOFF_S), CONNECT_TRIES_MAX))
+                tries = min(settings.retries_max, CONNECT_TRIES_MAX)
+                options.setdefault("retry", Retry(ExponentialBackoff(cap=0.5, base=BACKOFF_S), tries))
                 self._single = redis.Redis.from_url(settings.url, **options)
                 given = self._single.connection_pool.connection_kwargs
                 given["decode_responses"] = False
