@@ -7,6 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
@@ -59,7 +60,7 @@ def segments_table(segments: Sequence[SegmentLook]) -> Table:
 
 def table(*columns: tuple[str, str]) -> Table:
     """Make a table of columns, each a heading and `right` where it holds numbers."""
-    found = Table()
+    found = Table(box=box.SIMPLE_HEAD)
     for heading, side in columns:
         found.add_column(heading, justify="right" if side == "right" else "left")
     return found

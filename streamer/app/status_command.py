@@ -73,6 +73,9 @@ def _watch(found: Sources, interval_s: float, *, as_json: bool) -> None:
             time.sleep(interval_s)
 
 
+MINUTE = "2026-01-31 23:59"  # seconds would not fit eighty columns
+
+
 def screen(seen: Status) -> RenderableType:
     """Lay a status out."""
     from streamer.app.showing import table, utc
@@ -80,13 +83,13 @@ def screen(seen: Status) -> RenderableType:
     parts: list[RenderableType] = [Text(f"{seen.app} in namespace {seen.namespace}, events from {seen.topic}", style="bold")]
     if seen.partitions:
         columns = table(
-            ("partition", "right"),
+            ("part", "right"),
             ("owner", ""),
-            ("next offset", "right"),
-            ("end offset", "right"),
+            ("next", "right"),
+            ("end", "right"),
             ("lag", "right"),
             ("watermark (UTC)", ""),
-            ("model.epoch", "right"),
+            ("model", "right"),
             ("sweep", ""),
             ("customers", "right"),
         )
@@ -97,7 +100,7 @@ def screen(seen: Status) -> RenderableType:
                 f"{p.next_offset:,}",
                 f"{p.end_offset:,}",
                 f"{p.lag_records:,}",
-                utc(p.watermark_ms),
+                utc(p.watermark_ms)[: len(MINUTE)],
                 f"{p.model}.{p.epoch}" if p.model else "-",
                 SWEEPS[p.sweep],
                 f"{p.customers:,}",
