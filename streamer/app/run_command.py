@@ -23,17 +23,17 @@ def run(
     ] = None,
 ) -> None:
     """Consume events, keep profiles, publish segment changes, until SIGTERM or SIGINT; start more of these to scale."""
-    from streamer.app.logs import set_up
-    from streamer.app.wiring import watched, worker
-
-    config = session_of(context).config()
-    set_up(config.log)
     told = []
 
     def stop(number: int, _: FrameType | None) -> None:
         told.append(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+        signal.signal(number, stop)  # before the imports that take a second
+    from streamer.app.logs import set_up
+    from streamer.app.wiring import watched, worker
+
+    config = session_of(context).config()
+    set_up(config.log)
     with watched(config) as recorder, worker(config, recorder) as working:
         working.run(lambda: bool(told) or working.idle(until_idle_s))

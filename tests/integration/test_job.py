@@ -86,7 +86,7 @@ def job(servers: Running, tmp_path: Path) -> Job:
     return Job(servers.kafka_bootstrap, servers.redis_url, tmp_path, partitions=8, settings=LEARNING, declaration=declaration)
 
 
-def test_every_event_counts_once_while_workers_join_leave_and_are_killed(job: Job) -> None:
+def test_every_event_counts_once_while_workers_join_leave_and_are_killed(job: Job, tmp_path: Path) -> None:
     events = shop(24_000, 1500, seed=1)
     job = job.with_settings(STREAMER_BATCH__RECORDS_MAX="200").create()
     job.send(events[:8000])
@@ -94,6 +94,7 @@ def test_every_event_counts_once_while_workers_join_leave_and_are_killed(job: Jo
     try:
         with wiring.Watcher(job.config) as watcher:
             job.wait("the first events", lambda: sum(state.next_offset for state in watcher.states()) > 2000)
+            job.wait("worker a's part", lambda: "from offset" in (tmp_path / "a.log").read_text())
             workers["d"] = job.start("d")
             job.send(events[8000:16_000])
             workers["a"].terminate()
