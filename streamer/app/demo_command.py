@@ -39,14 +39,16 @@ SHOWN_CHANGES = 8
 PACED_SLICES = 40
 PACE_S = 0.05
 FEED_TIMEOUT_S = 30.0
+MODEL_WAIT_S = 5.0
 TIMEOUT_S = 300.0
 SETTINGS = {
     "STREAMER_TOPICS__PARTITIONS": str(PARTITIONS),
     "STREAMER_MODEL__K": "5",
-    "STREAMER_MODEL__FIRST_FIT__CUSTOMERS_MIN": "200",
+    "STREAMER_MODEL__FIRST_FIT__CUSTOMERS_MIN": "100",
     "STREAMER_MODEL__FIRST_FIT__HISTORY_DAYS_MIN": "60d",
     "STREAMER_MODEL__EPOCH_INTERVAL_S": "0.3s",
     "STREAMER_LOG__LEVEL": "warning",
+    "STREAMER_METRICS__ENABLED": "false",
 }
 
 
@@ -156,7 +158,7 @@ def _read(console: Console, environment: Mapping[str, str]) -> Loaded:
 
 
 class Feed:
-    """Sends a third of the events at once and, when the first model is there, the rest little by little, to be watched."""
+    """Sends a third of the events at once and, when the first model is there or long in coming, the rest little by little."""
 
     def __init__(self, channel: Channel, loaded: Loaded) -> None:
         """Prepare; nothing is sent yet."""
@@ -167,11 +169,11 @@ class Feed:
         self._slice = max(1, self.total // PACED_SLICES)
         self._sent = 0
 
-    def feed(self, *, model_is_there: bool) -> None:
+    def feed(self, *, onward: bool) -> None:
         """Send what is due; called again and again."""
         from streamer.adapters.kafka.events_producer import EventRecord
 
-        wanted = self.burst if self._sent < self.burst else self._sent + self._slice if model_is_there else self._sent
+        wanted = self.burst if self._sent < self.burst else self._sent + self._slice if onward else self._sent
         records = self._events.records(self._sent, min(wanted, self.total))
         self._channel.sink.send(EventRecord(record["customer_id"].encode(), self._channel.encode(record)) for record in records)
         self._channel.sink.wait(FEED_TIMEOUT_S)
@@ -226,7 +228,7 @@ def _watch(console: Console, config: Config, loaded: Loaded, errors: list[Path])
         begun_s = time.monotonic()
         while time.monotonic() < deadline_s:
             judged = watcher.settled(watcher.states(), least=1)
-            feed.feed(model_is_there=judged)
+            feed.feed(onward=judged or time.monotonic() - begun_s > MODEL_WAIT_S)
             states = watcher.states()
             done = sum(state.next_offset for state in states)
             if not burst_s and done < feed.burst:
