@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 def test_the_demo_ends_with_segments_that_agree_with_the_profiles(servers: Running) -> None:
-    environment = {**os.environ, **servers.environment, VARIABLE: str(sample_path()), "COLUMNS": "200"}
+    topics = {f"STREAMER_TOPICS__{name}": f"demo.{name.lower()}" for name in ("EVENTS", "CHANGES", "MODELS", "JOURNAL", "DEAD_LETTERS")}
+    environment = {**os.environ, **servers.environment, **topics, VARIABLE: str(sample_path()), "COLUMNS": "200"}
     ended = subprocess.run(
         [sys.executable, "-m", "streamer", "demo"], env=environment, capture_output=True, text=True, timeout=240, check=False
     )
