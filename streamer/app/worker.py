@@ -23,7 +23,7 @@ import numpy as np
 from streamer.app import journal
 from streamer.app.assignment import NO_LIMIT, take_over
 from streamer.app.batch import Parts, fold_batch
-from streamer.app.commits import NO_PROFILES, NO_RECORDS, FoldedBatch, commit_all, decide, stamp
+from streamer.app.commits import BACKOFF_FIRST_S, BACKOFF_MAX_S, NO_PROFILES, NO_RECORDS, FoldedBatch, commit_all, decide, stamp
 from streamer.app.models import ANNOUNCED, encoded, record, stored_name
 from streamer.app.recording import look_around
 from streamer.app.tools import Settings, Tools, Totals
@@ -58,7 +58,6 @@ log = logging.getLogger(__name__)
 
 NOTHING: Mapping[str, bytes] = MappingProxyType({})
 UNCOUNTED: Mapping[int, Counted] = MappingProxyType({})
-BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.05, 5.0
 
 
 class Worker:
