@@ -30,9 +30,10 @@ coverage: $(VENV)/.dev  ## every branch of streamer/core, counted uncompiled
 	NUMBA_DISABLE_JIT=1 HYPOTHESIS_PROFILE=uncompiled $(PYTEST) -n 2 -m "uncompiled and not long and not compiled" \
 	  --cov --cov-branch --cov-report term-missing:skip-covered --cov-fail-under 100 tests/unit tests/properties
 
-bench: $(VENV)/.dev  ## the benchmarks, one after the other
+# `make bench BENCH=--quick` goes through all of them in a few minutes, to see that they run.
+bench: $(VENV)/.bench  ## the benchmarks, one after the other
 	@set -e; for script in tests/bench/bench_*.py; do \
-	  [ -e "$$script" ] || { echo "no benchmarks yet"; exit 0; }; echo "== $$script"; $(BIN)/python "$$script"; done
+	  [ -e "$$script" ] || { echo "no benchmarks yet"; exit 0; }; echo "== $$script"; $(BIN)/python "$$script" $(BENCH); done
 
 lint: $(VENV)/.dev  ## ruff, mypy and the direction of imports
 	$(BIN)/ruff check .
@@ -50,6 +51,8 @@ requirements: $(VENV)/.python  ## choose the newest releases that fit, and write
 	$(VENV)/pip-tools/bin/pip install --quiet --disable-pip-version-check pip-tools
 	env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/pip-tools/bin/pip-compile $(COMPILE) --upgrade \
 	  --extra servers --extra dev --output-file requirements/dev.txt pyproject.toml
+	env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/pip-tools/bin/pip-compile $(COMPILE) --upgrade \
+	  --constraint requirements/dev.txt --extra bench --output-file requirements/bench.txt pyproject.toml
 	env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/pip-tools/bin/pip-compile $(COMPILE) --upgrade \
 	  --constraint requirements/dev.txt --extra servers --output-file requirements/run.txt pyproject.toml
 	env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/pip-tools/bin/pip-compile $(COMPILE) --upgrade \
@@ -79,4 +82,9 @@ $(VENV)/.run: requirements/run.txt pyproject.toml | $(VENV)/.python
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
 	@echo "installing the tools of development"
 	@$(INSTALL) --require-hashes --requirement requirements/dev.txt
+	@touch $@
+
+$(VENV)/.bench: requirements/bench.txt $(VENV)/.dev
+	@echo "installing what draws the benchmarks' plots"
+	@$(INSTALL) --require-hashes --requirement requirements/bench.txt
 	@touch $@
