@@ -64,7 +64,8 @@ COMPILE := --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate
 clean:  ## remove what the targets above made, servers' files aside
 	rm -rf $(VENV) .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist ./*.egg-info
 
-# Set-up. A stamp is written last, so an installation that was interrupted is taken up again.
+# Set-up. A stamp is written last, so an installation that was interrupted is taken up again. The lists name every release, so pip need not look
+# for what they depend on; where it does, it takes a later release for one that is asked for with an extra, and refuses it for want of a hash.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 $(VENV)/.python:
@@ -75,16 +76,16 @@ $(VENV)/.python:
 
 $(VENV)/.run: requirements/run.txt pyproject.toml | $(VENV)/.python
 	@echo "installing into $(VENV), a minute or two the first time"
-	@$(INSTALL) --require-hashes --requirement requirements/run.txt
+	@$(INSTALL) --require-hashes --no-deps --requirement requirements/run.txt
 	@$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
 	@echo "installing the tools of development"
-	@$(INSTALL) --require-hashes --requirement requirements/dev.txt
+	@$(INSTALL) --require-hashes --no-deps --requirement requirements/dev.txt
 	@touch $@
 
 $(VENV)/.bench: requirements/bench.txt $(VENV)/.dev
 	@echo "installing what draws the benchmarks' plots"
-	@$(INSTALL) --require-hashes --requirement requirements/bench.txt
+	@$(INSTALL) --require-hashes --no-deps --requirement requirements/bench.txt
 	@touch $@
