@@ -1,215 +1,199 @@
 """The whole job against the floor, which is consuming and decoding with fastavro and nothing else: CPU per event of the process.
 
-    python tests/bench/bench_job.py [--events 500000] [--customers 100000] [--partitions 8] [--runs 5]
+    python tests/bench/bench_job.py [--quick] [--runs N] [--events N] [--out FILE] [--main]
 
-Both run in turn as processes of their own on real servers; CPU is user and system time of all threads. The job is the worker as
-`streamer run` has it, at least once, learning included; it is counted over the last two thirds of the events, when everything is compiled
-and every customer known has been judged by the first model.
+The job is the worker as `streamer run` has it: at least once, learning and metrics included. Every cell has customers, partitions, and a
+draw of who does something: uniform, or Zipf with exponent 1. Each customer of a cell comes 9 times in 90 days on average (20 times in the
+`busy` one), so profiles are alike whatever the number of customers, and stay so.
+
+What a cell measures: steady state. Before the first round, 90 days of uniform events are taken in, the first model is fitted, and everybody
+is judged by it; that is not counted. Each round then sends 300,000 events that happen next, which the floor and the worker take one
+after the other, each in a new process that goes on where the last one was. The first and last events of a round are not counted. All cells
+take part in each round, so one may be compared with another.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import random
-import resource
-import statistics
-import subprocess
 import sys
-import time
-import uuid
-from io import BytesIO
+from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-BEGIN_MS = 1_700_000_000_000
-DAY_MS = 86_400_000
-DAYS = 30
-TYPES = ["view"] * 10 + ["add_to_cart"] * 3 + ["purchase"] * 2 + ["search"] * 2 + ["refund"]
+from rich.console import Console
+from rich.table import Table
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # it is run by path
 
-def cpu_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+from tests.bench import jobs, kit
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
 
-def threads_s() -> dict[str, float]:
-    """CPU of each thread so far, by its name, where the system tells."""
-    tick = os.sysconf("SC_CLK_TCK")
-    found: dict[str, float] = {}
-    for stat in Path("/proc/self/task").glob("*/stat"):
-        name, _, rest = stat.read_text().partition("(")[2].rpartition(")")
-        used = rest.split()[11:13]
-        found[name] = found.get(name, 0.0) + sum(map(int, used)) / tick
-    return found
+HISTORY_DAYS = 90.0
+RATIO_MAX, FLAT_MAX = 0.7, 1.3
+UNCOUNTED = 15  # a fifteenth of the events at the beginning, and at the end
+CLIENTS, BETWEEN = "in_clients_us", "in_between_us"
 
 
-def environment(bootstrap: str, redis_url: str, topic: str, partitions: int) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One way to run the job."""
+
+    customers: int
+    partitions: int
+    skew: float = 0.0
+    visits: int = 9  # events of a customer in 90 days
+
+    @property
+    def label(self) -> str:
+        """Name the cell."""
+        draw = "Zipf" if self.skew else "busy" if self.visits > 9 else "uniform"
+        return f"{self.customers:,} {draw}, {self.partitions} partition{'s' if self.partitions > 1 else ''}"
+
+    @property
+    def shared(self) -> tuple[int, int, int]:
+        """What cells have in common that work on the same profiles."""
+        return self.customers, self.partitions, self.visits
+
+
+MAIN = Cell(100_000, 8)
+BY_CUSTOMERS = (Cell(10_000, 8), MAIN, Cell(1_000_000, 8))
+BY_PARTITIONS = (Cell(100_000, 1), MAIN, Cell(100_000, 16))
+BY_ZIPF = (Cell(10_000, 8, 1.0), Cell(100_000, 8, 1.0), Cell(1_000_000, 8, 1.0))
+BUSY = Cell(100_000, 8, visits=20)
+CELLS = (BY_CUSTOMERS[0], MAIN, BY_CUSTOMERS[2], *BY_ZIPF, BY_PARTITIONS[0], BY_PARTITIONS[2], BUSY)
+QUICK = (Cell(5_000, 4), Cell(5_000, 4, 1.0))
+
+
+class Running:
+    """The customers of some cells, and where their events have got to."""
+
+    def __init__(self, place: jobs.Place, cell: Cell) -> None:
+        """Take in the history."""
+        self.place = place
+        self._per_day = cell.customers * cell.visits / HISTORY_DAYS
+        self._traffic = jobs.Traffic(cell.customers * cell.visits, cell.customers, days=HISTORY_DAYS)
+        jobs.fill(place, self._traffic)
+        jobs.warm(place, self._traffic.events)
+        jobs.floor(place, self._traffic.events)
+
+    def go_on(self, events: int, skew: float) -> None:
+        """Send the events that happen next."""
+        self._traffic = self._traffic.after(events, events / self._per_day, skew)
+        jobs.fill(self.place, self._traffic)
+
+
+def cases(cells: Iterable[Cell], events: int, running: Mapping[tuple[int, int, int], Running]) -> dict[str, Callable[[], kit.Figures]]:
+    """Make floor and job of each cell; a floor's first step is to send the round's events."""
+    uncounted = events // UNCOUNTED
+
+    def floor(cell: Cell) -> kit.Figures:
+        running[cell.shared].go_on(events, cell.skew)
+        return jobs.floor(running[cell.shared].place, events, uncounted, uncounted)
+
+    def job(cell: Cell) -> kit.Figures:
+        return jobs.job(running[cell.shared].place, events, uncounted, uncounted)
+
+    roles = {"floor": floor, "job": job}
+    return {f"{cell.label}: {role}": lambda cell=cell, of=of: of(cell) for cell in cells for role, of in roles.items()}  # type: ignore[misc]
+
+
+def by_cell(results: kit.Results) -> dict[str, kit.Results]:
+    """Take results apart: those of each cell, with the cases `floor` and `job`."""
+    found: defaultdict[str, dict[str, list[kit.Figures]]] = defaultdict(dict)
+    for case, runs in results.runs.items():
+        cell, _, role = case.partition(": ")
+        found[cell][role] = runs
+    return {cell: kit.Results(runs, results.loads) for cell, runs in found.items()}
+
+
+def show(found: Mapping[str, kit.Results], rounds: int) -> None:
+    """Print a table of the cells, and what the criteria ask for."""
+    table = Table("cell", title=f"CPU and throughput, median of {rounds} (smallest to largest)", title_justify="left")
+    for name in ("floor us", "job us", "job / floor", "floor events/s", "job events/s", "changes an event"):
+        table.add_column(name, justify="right")
+    for cell, results in found.items():
+        ratios = results.ratios("job", "floor", "cpu_us")
+        table.add_row(
+            cell,
+            kit.number(results.median("floor", "cpu_us")),
+            spread(results.values("job", "cpu_us"), results.median("job", "cpu_us")),
+            spread(ratios, results.ratio("job", "floor", "cpu_us")),
+            kit.number(results.median("floor", "events_per_s")),
+            kit.number(results.median("job", "events_per_s")),
+            kit.number(results.median("job", "changes_per_event")),
+        )
+    console = Console() if sys.stdout.isatty() else Console(width=140)
+    console.print(table)
+    if MAIN.label in found:
+        ratio = found[MAIN.label].ratio("job", "floor", "cpu_us")
+        console.print(f"{MAIN.label}: {ratio:.2f} of the floor, at most {RATIO_MAX} wanted")
+    for what, cells in (("customers", BY_CUSTOMERS), ("customers, Zipf", BY_ZIPF), ("partitions", BY_PARTITIONS)):
+        if all(cell.label in found for cell in cells):
+            console.print(f"by {what}: largest {flatness(found, cells):.2f} of the smallest, at most {FLAT_MAX} wanted")
+
+
+def flatness(found: Mapping[str, kit.Results], cells: Iterable[Cell]) -> float:
+    """Divide the largest CPU per event of some cells by the smallest."""
+    medians = [found[cell.label].median("job", "cpu_us") for cell in cells]
+    return max(medians) / min(medians)
+
+
+def spread(values: Iterable[float], median: float) -> str:
+    """Write a median and what it is the middle of."""
+    values = list(values)
+    return f"{kit.number(median)} ({kit.number(min(values))} to {kit.number(max(values))})"
+
+
+def shares(found: Mapping[str, kit.Results]) -> dict[str, dict[str, float]]:
+    """Say where a job's CPU goes, by cell: microseconds an event by stage."""
+    names = {CLIENTS: "Kafka clients' threads", BETWEEN: "between stages"}
     return {
-        **os.environ,
-        "KAFKA_BOOTSTRAP": bootstrap,
-        "REDIS_URL": redis_url,
-        "STREAMER_TOPICS__EVENTS": topic,
-        "STREAMER_TOPICS__PARTITIONS": str(partitions),
-        "STREAMER_LOG__LEVEL": "warning",
+        cell: {
+            names.get(figure, figure.removeprefix("in_").removesuffix("_us")): results.median("job", figure)
+            for figure in results.runs["job"][0]
+            if figure.startswith("in_")
+        }
+        for cell, results in found.items()
     }
 
 
-def fill(events: int, customers: int) -> None:
-    """Send the events."""
-    from streamer.adapters.avro import codec, wire
-    from streamer.adapters.kafka.events_producer import EventRecord
-    from streamer.app import wiring
-    from streamer.app.config import load
-
-    config = load(None, os.environ)
-    wiring.ensure_topics(config)
-    producer = wiring.event_producer(config)
-    rng = random.Random(1)
-
-    def made() -> Any:
-        for i in range(events):
-            customer = f"customer-{rng.randrange(customers):08d}"
-            kind = rng.choice(TYPES)
-            event = {
-                "event_id": f"{i:012x}-4a5b-8c9d",
-                "customer_id": customer,
-                "event_type": kind,
-                "occurred_at": BEGIN_MS + i * DAYS * DAY_MS // events,
-                "amount": rng.randrange(500, 20_000) if kind in {"purchase", "refund"} else None,
-                "currency": "EUR" if kind in {"purchase", "refund"} else None,
-                "quantity": 1,
-                "product_id": f"p-{rng.randrange(5000)}",
-                "category": f"category-{rng.randrange(40)}",
-                "session_id": f"s-{i // 7:x}",
-                "properties": {"channel": "web"},
-            }
-            yield EventRecord(customer.encode(), wire.framed(codec.encode("behaviour_event", event), 1))
-
-    producer.send(made())
-    producer.wait(120.0)
-    producer.close()
-
-
-def floor(events: int) -> dict[str, float]:
-    """Consume and decode with fastavro."""
-    import fastavro
-    from confluent_kafka import Consumer
-
-    import schemas
-    from streamer.app.config import load
-
-    config = load(None, os.environ)
-    schema = fastavro.parse_schema(schemas.load("behaviour_event"))
-    properties = {**config.kafka.consumer_properties(), "group.id": f"floor-{uuid.uuid4()}", "auto.offset.reset": "earliest"}
-    consumer = Consumer({**properties, "enable.auto.commit": False})
-    consumer.subscribe([config.topics.events])
-    messages: list[Any] = []
-    while not messages:
-        messages = consumer.consume(5000, 1.0)
-    begun_s, wall_s, seen = cpu_s(), time.monotonic(), 0
-    read = fastavro.schemaless_reader
-    while True:
-        for message in messages:
-            read(BytesIO(message.value()[5:]), schema)
-        seen += len(messages)
-        if seen >= events:
-            break
-        messages = consumer.consume(5000, 1.0)
-    result = {"cpu_us": (cpu_s() - begun_s) / seen * 1e6, "events_per_s": seen / (time.monotonic() - wall_s)}
-    consumer.close()
-    return result
-
-
-def job(events: int, profile: str) -> dict[str, float]:
-    """Run a worker until it has taken every event."""
-    from streamer.app import wiring
-    from streamer.app.config import load
-    from streamer.app.logs import set_up
-
-    name = f"bench-{uuid.uuid4().hex[:8]}"
-    own = {f"STREAMER_TOPICS__{key}": f"{name}.{key.lower()}" for key in ("CHANGES", "MODELS", "JOURNAL", "DEAD_LETTERS")}
-    config = load(None, {**os.environ, "STREAMER_APP__NAME": name, **own})
-    set_up(config.log)
-    with wiring.worker(config) as worker:
-        while worker.totals.events < events // 3:  # meets customers, fits the first model, judges everybody by it
-            worker.step()
-        watch = _profiler(profile)
-        first = worker.totals.changes, worker.totals.batches
-        threads = threads_s()
-        begun_s, wall_s, before = cpu_s(), time.monotonic(), worker.totals.events
-        while worker.totals.events < events:
-            worker.step()
-        used_s, took_s, seen = cpu_s() - begun_s, time.monotonic() - wall_s, worker.totals.events - before
-        for name, used in threads_s().items():
-            print(f"  {name}: {(used - threads.get(name, 0.0)) / seen * 1e6:.2f} us", file=sys.stderr)
-        watch()
-        changes, batches = worker.totals.changes - first[0], worker.totals.batches - first[1]
-        adopted = {owned.data.model for owned in worker.owned.values()}
-        worker.stop()
-    if adopted != {1}:
-        message = f"the first model was not adopted in time: {adopted}"
-        raise RuntimeError(message)
-    wiring.state_store(config).drop()
-    return {"cpu_us": used_s / seen * 1e6, "events_per_s": seen / took_s, "changes": changes / seen, "events_per_batch": seen / batches}
-
-
-def _profiler(path: str) -> Any:
-    if not path:
-        return lambda: None
-    import cProfile
-    import pstats
-
-    profiler = cProfile.Profile(time.thread_time)
-    profiler.enable()
-
-    def done() -> None:
-        profiler.disable()
-        with open(path, "w") as out:  # noqa: PTH123
-            pstats.Stats(profiler, stream=out).sort_stats("tottime").print_stats(40)
-
-    return done
+def draw(found: Mapping[str, kit.Results], out: Path) -> None:
+    """Draw CPU, throughput and the profile beside the results."""
+    labels = {cell: cell.replace(" ", "\n", 1).replace(", ", "\n") for cell in found}
+    groups = {labels[cell]: results for cell, results in found.items()}
+    kit.plot_bars(groups, "cpu_us", out.with_suffix(".png"), title="CPU of the process, by customers and partitions", unit="us an event")
+    throughput = out.with_name(f"{out.stem}_throughput.png")
+    kit.plot_bars(groups, "events_per_s", throughput, title="Throughput of one process on two shared cores", unit="events a second")
+    parts = {labels[cell].replace("\n", ", "): stages for cell, stages in shares(found).items()}
+    kit.plot_shares(parts, out.with_name(f"{out.stem}_profile.png"), title="Where the job's CPU goes", unit="us an event")
 
 
 def main() -> None:
+    """Measure all cells in turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=900_000)
-    parser.add_argument("--customers", type=int, default=100_000)
-    parser.add_argument("--partitions", type=int, default=8)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--profile", default="", help="write a profile of one more run of the job to this file")
-    parser.add_argument("--role", choices=["fill", "floor", "job"], help=argparse.SUPPRESS)
+    kit.options(parser, "job")
+    parser.add_argument("--events", type=int, help="of one run; 300,000 unless told, 60,000 with --quick")
+    parser.add_argument("--main", action="store_true", help="the main cell alone")
     args = parser.parse_args()
-    if args.role == "fill":
-        fill(args.events, args.customers)
-        return
-    if args.role:
-        print(json.dumps(floor(args.events) if args.role == "floor" else job(args.events, args.profile)))
-        return
-    from streamer.adapters import servers
-
-    with servers.start(os.environ) as running:
-        env = environment(running.kafka_bootstrap, running.redis_url, f"bench-{uuid.uuid4().hex[:8]}", args.partitions)
-
-        def child(role: str, *more: str) -> dict[str, float]:
-            words = [sys.executable, __file__, "--role", role, "--events", str(args.events), "--customers", str(args.customers), *more]
-            out = subprocess.run(words, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout
-            return dict(json.loads(out)) if out else {}
-
-        child("fill")
-        found: dict[str, list[dict[str, float]]] = {"floor": [], "job": []}
-        child("job")  # compiles, and is not counted
-        for n in range(args.runs):
-            for role, results in found.items():
-                results.append(child(role))
-                print(f"run {n + 1} {role}: " + ", ".join(f"{k} {v:,.2f}" for k, v in results[-1].items()), flush=True)
-        medians = {role: statistics.median(r["cpu_us"] for r in results) for role, results in found.items()}
-        ratios = [j["cpu_us"] / f["cpu_us"] for f, j in zip(found["floor"], found["job"], strict=True)]
-        figures = ", ".join(f"{role} {us:.2f} us" for role, us in medians.items())
-        print(f"CPU per event, median: {figures}; ratio, median of pairs: {statistics.median(ratios):.2f}")
-        if args.profile:
-            child("job", "--profile", args.profile)
+    runs, out = kit.settled(args)
+    cells = QUICK if args.quick else (MAIN,) if args.main else CELLS
+    events = args.events or (60_000 if args.quick else 300_000)
+    with jobs.Place.start(partitions=1) as servers:
+        running: dict[tuple[int, int, int], Running] = {}
+        for cell in cells:
+            if cell.shared not in running:
+                running[cell.shared] = Running(jobs.Place.on(servers.kafka_bootstrap, servers.redis_url, cell.partitions), cell)
+        results = kit.run_in_turn(cases(cells, events, running), runs, about={"events": events, "history_days": HISTORY_DAYS})
+        for each in running.values():
+            jobs.drop(each.place)
+    found = by_cell(results)
+    show(found, runs)
+    if out is not None:
+        results.json(out)
+        draw(found, out)
 
 
 if __name__ == "__main__":

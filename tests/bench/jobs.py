@@ -21,7 +21,7 @@ import os
 import sys
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -33,6 +33,8 @@ from tests.bench import kit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from streamer.app.recording import Stage
 
 BEGIN_MS = 1_700_000_000_000
 DAY_MS = 86_400_000
@@ -130,7 +132,8 @@ def job(place: Place, events: int, lead: int = 0, tail: int = 0) -> kit.Figures:
     """Run a worker over the events, in a process of its own.
 
     Gives `cpu_us` an event, `events_per_s`, `changes_per_event`, `events_per_batch`; where the CPU went: `in_STAGE_us` of the main thread
-    for each stage of `streamer.app.recording`, `in_between_us` for the main thread outside of them, `in_clients_us` for all other threads.
+    for each stage of `streamer.app.recording`, `in_between_us` for the main thread outside of them, `in_clients_us` for all other threads;
+    and `wait_STAGE_us`, for how long the main thread did not run in a stage, most of it waiting for a server.
     """
     return _child("job", place, {"events": events, "lead": lead, "tail": tail})
 
@@ -247,6 +250,7 @@ def _floor(events: int, lead: int, tail: int) -> kit.Figures:
 
 def _job(events: int, lead: int = 0, tail: int = 0, *, warming: bool = False) -> kit.Figures:
     from streamer.app import wiring
+    from streamer.app.clock import SystemClock
     from streamer.app.config import load
     from streamer.app.health import Health
     from streamer.app.logs import set_up
@@ -255,11 +259,16 @@ def _job(events: int, lead: int = 0, tail: int = 0, *, warming: bool = False) ->
 
     config = load(None, os.environ)
     set_up(config.log)
-    clock = _cpu_clock()
-    metrics, registry = Metrics.registered(clock, Health(clock, 300, 30))
+    health = Health(SystemClock(), 300, 30)
+    metrics, by_time = Metrics.registered(SystemClock(), health)
+    second, by_cpu = Metrics.registered(_cpu_clock(), health)
+    timed, timed_by_cpu = metrics.stage, second.stage
+    metrics.stage = lambda stage: _Both(timed(stage), timed_by_cpu(stage))  # type: ignore[method-assign]
 
-    def stages_s() -> dict[str, float]:
-        return {stage: registry.get_sample_value("streamer_stage_seconds_sum", {"stage": stage}) or 0.0 for stage in STAGES}
+    def stages_s() -> tuple[Mapping[Stage, float], Mapping[Stage, float]]:
+        name = "streamer_stage_seconds_sum"
+        cpu, passed = ({s: by.get_sample_value(name, {"stage": s}) or 0.0 for s in STAGES} for by in (by_cpu, by_time))
+        return cpu, passed
 
     with wiring.worker(config, metrics) as worker:
         totals = worker.totals
@@ -272,10 +281,11 @@ def _job(events: int, lead: int = 0, tail: int = 0, *, warming: bool = False) ->
         figures["changes_per_event"] = (totals.changes - before[1]) / seen
         figures["events_per_batch"] = seen / max(totals.batches - before[2], 1)
         main_us = (time.thread_time() - before[3]) / seen * 1e6
-        stages = {f"in_{stage}_us": (now - before[4][stage]) / seen * 1e6 for stage, now in stages_s().items()}
-        figures |= stages
-        figures["in_between_us"] = main_us - sum(stages.values())
+        cpu, passed = ({s: (now[s] - then[s]) / seen * 1e6 for s in STAGES} for now, then in zip(stages_s(), before[4], strict=True))
+        figures |= {f"in_{stage}_us": used for stage, used in cpu.items()}
+        figures["in_between_us"] = main_us - sum(cpu.values())
         figures["in_clients_us"] = figures["cpu_us"] - main_us
+        figures |= {f"wait_{stage}_us": passed[stage] - used for stage, used in cpu.items()}
         deadline_s = time.monotonic() + WARM_TIMEOUT_S
         while totals.events < events or (warming and not _judged(worker, config.topics.partitions)):
             worker.step()
@@ -301,6 +311,21 @@ class _Spent:
         counted = max(seen - self._seen, 1)
         used_s, took_s = kit.cpu_s() - self._cpu_s, time.monotonic() - self._wall_s
         return {"cpu_us": used_s / counted * 1e6, "events_per_s": counted / took_s}
+
+
+class _Both(AbstractContextManager[None]):
+    """Two timers of one stage."""
+
+    def __init__(self, outer: AbstractContextManager[None], inner: AbstractContextManager[None]) -> None:
+        self._outer, self._inner = outer, inner
+
+    def __enter__(self) -> None:
+        self._outer.__enter__()
+        self._inner.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        self._inner.__exit__(None, None, None)
+        self._outer.__exit__(None, None, None)
 
 
 def _cpu_clock() -> Any:

@@ -39,6 +39,20 @@ RESULTS = Path(__file__).parents[2] / "docs" / "benchmarks"
 CHILD_TIMEOUT_S = 1800.0
 LIBRARIES = ("confluent-kafka", "fastavro", "numba", "numpy", "redis", "scikit-learn")
 COLORS = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860")
+SHADES = (
+    "#4c72b0",
+    "#8fb0dc",
+    "#dd8452",
+    "#f2c29c",
+    "#55a868",
+    "#a3d3ae",
+    "#c44e52",
+    "#e6a1a3",
+    "#8172b3",
+    "#bdb4dc",
+    "#937860",
+    "#cbb9a8",
+)
 
 Figures = dict[str, float]
 
@@ -262,6 +276,24 @@ def plot_lines(
         axes.set_xscale("log")
         axes.set_yscale("log")
     _finish(axes, None, several=len(lines) > 1)
+    save()
+
+
+def plot_shares(shares: Mapping[str, Mapping[str, float]], path: Path, *, title: str, unit: str) -> None:
+    """Draw a PNG: for every label a bar across, made of named parts; parts too small for a number have none."""
+    axes, save = _plot(path, title, "")
+    longest = max((sum(parts.values()) for parts in shares.values()), default=1.0)
+    names = list(dict.fromkeys(name for parts in shares.values() for name in parts))
+    ends = dict.fromkeys(shares, 0.0)
+    for n, name in enumerate(names):
+        widths = [max(parts.get(name, 0.0), 0.0) for parts in shares.values()]
+        bars = axes.barh(list(shares), widths, left=list(ends.values()), label=name, color=SHADES[n % len(SHADES)], height=0.7)
+        axes.bar_label(bars, [number(w) if w > longest / 25 else "" for w in widths], label_type="center", fontsize=7)
+        ends = {label: end + width for (label, end), width in zip(ends.items(), widths, strict=True)}
+    axes.invert_yaxis()
+    axes.set_xlabel(unit)
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    axes.spines[["top", "right"]].set_visible(False)
     save()
 
 

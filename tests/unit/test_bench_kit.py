@@ -76,7 +76,8 @@ def test_plots_are_written_as_png(tmp_path: Path) -> None:
     results = kit.Results({"floor": [{"cpu_us": 2.0}], "job": [{"cpu_us": 1.0}]}, [0.0])
     kit.plot_bars({"a": results, "b": results}, "cpu_us", tmp_path / "bars.png", title="CPU", limit=(1.5, "criterion"))
     kit.plot_lines({"job": [(1.0, 2.0), (10.0, 3.0)]}, tmp_path / "lines.png", title="latency", unit="ms", along="events/s", log=True)
-    for name in ("bars", "lines"):
+    kit.plot_shares({"job": {"decode": 1.0, "fold": 2.0}, "floor": {"decode": 3.0}}, tmp_path / "shares.png", title="CPU", unit="us")
+    for name in ("bars", "lines", "shares"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
