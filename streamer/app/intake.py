@@ -1,12 +1,14 @@
 """From fetched records to valid events: framing, decoding, validation.
 
-Law: every record comes out either as a row or with a reason. What the compiled decoder does not cover is read by fastavro, written again in
-our own schema, and decoded like the rest, so there is one path behind it.
+Law: every record comes out either as a row or with a reason. What the compiled decoder does not cover is held to its rules by a program
+that reads every byte and gives no columns. Only then does fastavro read it, which alone would follow a hostile length or count; it is
+written again in our own schema, and decoded like the rest, so there is one path behind it.
 """
 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from streamer.core.opcodes import Program
 
 EVENT = "behaviour_event"
-PROGRAMS_MAX = 256
+READINGS_MAX = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,23 @@ class Taken:
     id_start: I64  # (rows,)
     id_length: I32  # (rows,)
     id_hash: U64  # (rows,)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a writer's records are read: where `program` is not `whole`, it holds them to the rules and fastavro reads them."""
+
+    program: Program
+    whole: bool
+
+
+def rules_of(writer: WriterSchema) -> Program | None:
+    """Compile what holds a writer's records to the decoder's rules and gives no columns; None where that can't be done."""
+    # A logical type that is none, such as a decimal without digits, is ignored, as the specification asks.
+    for schema in (writer.declared, writer.plain):
+        with suppress(NotCovered):
+            return compile_program(schema, schema, ())
+    return None
 
 
 class Intake:
@@ -63,7 +82,7 @@ class Intake:
         self._ours = codec.working_copy(EVENT)
         written = codec.published(EVENT, latest(EVENT))  # what `codec.encode` writes
         self._own_program = compile_program(written.declared, self._ours.declared, self._columns)
-        self._programs: dict[wire.SchemaId, Program | None] = {}
+        self._readings: dict[wire.SchemaId, Reading | None] = {}
 
     def take(self, fetched: Fetched, part: I32) -> Taken:
         """Decode and validate a batch; `part` says which of the owned partitions each record is of."""
@@ -83,26 +102,31 @@ class Intake:
             except SchemaRefused:
                 out.status[found] = Reason.UNKNOWN_SCHEMA
                 continue
-            program = self._program(schema_id, writer)
-            if program is not None:
-                decode(program, values, openings.body, ends, found, self._items_max, out)
-            else:
-                rewritten.extend(self._rewrite(fetched, openings, found, writer, out.status))
+            reading = self._reading(schema_id, writer)
+            if reading is None:
+                out.status[found] = Reason.UNKNOWN_SCHEMA
+                continue
+            decode(reading.program, values, openings.body, ends, found, self._items_max, out)
+            if not reading.whole:
+                rewritten.extend(self._rewrite(fetched, openings, found[out.status[found] == Reason.OK], writer, out.status))
         values = self._decode_rewritten(values, rewritten, out)
         rows, record = intake.take(self.plan, self._wanted, self._limits, values, out, part, fetched.offset, fetched.timestamp)
         column = intake.CUSTOMER_ID
         return Taken(rows, record, out.status, values, out.cells[column][record], out.lengths[column][record], out.hashes[column][record])
 
-    def _program(self, schema_id: wire.SchemaId, writer: WriterSchema) -> Program | None:
-        """Compile a writer's schema once; None where the compiled decoder does not cover it."""
-        if schema_id not in self._programs:
-            if len(self._programs) >= PROGRAMS_MAX:
-                self._programs.clear()
-            try:
-                self._programs[schema_id] = compile_program(writer.declared, self._ours.declared, self._columns)
-            except NotCovered:
-                self._programs[schema_id] = None
-        return self._programs[schema_id]
+    def _reading(self, schema_id: wire.SchemaId, writer: WriterSchema) -> Reading | None:
+        """Compile a writer's schema once; None where its records can't be held to the rules."""
+        if schema_id not in self._readings:
+            if len(self._readings) >= READINGS_MAX:
+                self._readings.clear()
+            self._readings[schema_id] = self._compile(writer)
+        return self._readings[schema_id]
+
+    def _compile(self, writer: WriterSchema) -> Reading | None:
+        with suppress(NotCovered):
+            return Reading(compile_program(writer.declared, self._ours.declared, self._columns), whole=True)
+        rules = rules_of(writer)
+        return None if rules is None else Reading(rules, whole=False)
 
     def _rewrite(self, fetched: Fetched, openings: wire.Openings, rows: I64, writer: WriterSchema, status: I16) -> list[tuple[int, bytes]]:
         """Read records with fastavro and write them in our own schema."""

@@ -168,7 +168,7 @@ def _decode_rows(
             elif op == ENUM:
                 cell, pos = _read_index(values, pos, end, code[pc, A])
                 cell = table[code[pc, B] + cell]
-                if cell < 0:
+                if cell < 0 and pos >= 0:
                     pos = -BAD_BRANCH
             elif BOOLEAN <= op <= FIXED:
                 length = code[pc, D] if op == FIXED else 0

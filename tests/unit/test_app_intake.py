@@ -15,7 +15,7 @@ import pytest
 import schemas
 from streamer.adapters.avro import codec, wire
 from streamer.adapters.avro.writer_schemas import WriterSchemas
-from streamer.app.intake import PROGRAMS_MAX, Intake, Taken, letter_headers
+from streamer.app.intake import READINGS_MAX, Intake, Reading, Taken, letter_headers
 from streamer.core.columns import Fetched, Headers
 from streamer.core.declaration import declare
 from streamer.core.intake import Limits
@@ -168,7 +168,7 @@ def test_what_the_compiled_decoder_does_not_cover_is_read_all_the_same() -> None
         wire.framed(b"\x02", 9),
     ]
     taken = take(values, texts)
-    assert (None, True) == (taker_program(odd), Reason.OK == reasons(taken)[1])
+    assert not reading(odd).whole
     expected = [Reason.OK, Reason.OK, Reason.OK, Reason.BAD_BRANCH, Reason.BAD_CUSTOMER_ID, Reason.TOO_MANY_ITEMS]
     assert expected == reasons(taken)[:-1]
     assert Reason.OK != reasons(taken)[-1]
@@ -176,11 +176,51 @@ def test_what_the_compiled_decoder_does_not_cover_is_read_all_the_same() -> None
     assert [[5, None, None], [5, 3, 250], [5, None, None]] == sources(taken)
 
 
-def taker_program(schema: dict[str, Any]) -> object:
-    """What the compiled decoder makes of a writer's schema; None where it does not cover it."""
+def reading(schema: dict[str, Any]) -> Reading:
+    """How a writer's records are read."""
     taker = intake(Texts(s9=schema))
     taker.take(fetched([wire.framed(b"", 9)]), np.zeros(1, np.int32))
-    return taker._programs[9]
+    found = taker._readings[9]
+    assert found is not None
+    return found
+
+
+ODD_PROPERTIES = {"name": "properties", "type": {"type": "map", "values": ["string", "int"]}}
+
+
+def nest(levels: int) -> Any:
+    return {"type": "record", "name": f"L{levels}", "fields": [{"name": "x", "type": nest(levels - 1)}]} if levels else "int"
+
+
+@pytest.mark.parametrize(
+    ("expected", "kind", "tail"),
+    [
+        (Reason.BAD_BRANCH, ["null", "int"], b"\1\2"),  # the branch before the first
+        (Reason.TOO_MANY_ITEMS, {"type": "array", "items": "int"}, b"\x80\x80\x80\x80\x10" + b"\0" * 60),
+        (Reason.TOO_MANY_ITEMS, {"type": "array", "items": "int"}, b"\xff" * 9 + b"\1\0\0"),  # the least of all counts
+        (Reason.BAD_LENGTH, {"type": "array", "items": "int"}, b"\1\3\0\0"),  # a block of less than no bytes
+        (Reason.BAD_LENGTH, {"type": "array", "items": "int"}, b"\1\x0a\0\0"),
+        (Reason.TOO_MANY_ITEMS, {"type": "array", "items": nest(28)}, b"\xf0\x02" + b"\0" * 185),
+        (Reason.BAD_LENGTH, "bytes", b"\xfe" + b"\xff" * 8 + b"\1"),  # longer than any memory
+        (Reason.BAD_LENGTH, "bytes", b"\x09"),
+        (Reason.OVERLONG_VARINT, "long", b"\x80\0"),
+        (Reason.BAD_BOOLEAN, "boolean", b"\2"),
+        (Reason.BAD_UTF8, "string", b"\2\xff"),
+        (Reason.BAD_NUMBER, {"type": "bytes", "logicalType": "decimal", "precision": 3}, b"\x80\1" + b"\x7f" * 64),
+        (Reason.OK, {"type": "bytes", "logicalType": "decimal", "precision": 0}, b"\2\x7f"),  # no decimal, so bytes
+    ],
+)
+def test_what_fastavro_reads_for_us_is_held_to_the_decoders_rules_before(expected: Reason, kind: Any, tail: bytes) -> None:
+    odd = varied(ODD_PROPERTIES, {"name": "more", "type": kind})
+    head = written(varied(ODD_PROPERTIES), {**EVENT, "properties": {}})
+    assert not reading(odd).whole
+    assert expected == one(wire.framed(head + tail, 9), Texts(s9=odd))
+
+
+def test_a_schema_whose_records_cannot_be_held_to_the_rules_is_refused() -> None:
+    odd = varied({"name": "mood", "type": {"type": "enum", "name": "Mood", "symbols": ["FINE", "FINE"]}})
+    value = wire.framed(written(varied({"name": "mood", "type": "int"}), {**EVENT, "properties": {}, "mood": 0}), 9)
+    assert Reason.UNKNOWN_SCHEMA == one(value, Texts(s9=odd))
 
 
 def test_a_record_that_fastavro_reads_and_will_not_write_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,12 +254,12 @@ def test_a_writer_whose_fields_may_be_null_is_read_while_they_are_not() -> None:
 
 
 def test_a_schema_is_compiled_once_and_forgotten_beyond_the_limit() -> None:
-    texts = Texts(**{f"s{100 + i}": OURS for i in range(PROGRAMS_MAX + 1)})
+    texts = Texts(**{f"s{100 + i}": OURS for i in range(READINGS_MAX + 1)})
     taker = intake(texts)
     for _ in range(2):
-        for i in range(PROGRAMS_MAX + 1):
+        for i in range(READINGS_MAX + 1):
             assert [Reason.OK] == reasons(taker.take(fetched([wire.framed(body(), 100 + i)]), np.zeros(1, np.int32)))
-        assert len(taker._programs) <= PROGRAMS_MAX
+        assert len(taker._readings) <= READINGS_MAX
 
 
 def test_a_schema_is_not_asked_for_where_no_record_is_left_that_needs_it() -> None:

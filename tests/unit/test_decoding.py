@@ -164,6 +164,10 @@ def test_each_rule_refuses_with_its_reason_and_no_more_than_it_says(expected: st
     assert expected == Reason(int(run(body, field(kind), other).status[0])).name
 
 
+def test_a_cut_enum_is_cut_also_where_the_reader_lacks_its_first_symbol() -> None:
+    assert ("TRUNCATED", 0, 0) == number(b"", field(ENUM), field(ENUM | {"symbols": ["Y"]}))
+
+
 def test_records_that_contain_themselves_are_read_to_the_bound_of_the_stack_and_no_deeper() -> None:
     columns = ()
     assert Reason.OK == run(b"\2" * 64 + b"\0", NODE, None, columns).status[0]
