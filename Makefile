@@ -31,7 +31,7 @@ coverage: $(VENV)/.dev  ## every branch of streamer/core, counted uncompiled
 	  --cov --cov-branch --cov-report term-missing:skip-covered --cov-fail-under 100 tests/unit tests/properties
 
 # `make bench BENCH=--quick` goes through all of them in a few minutes, to see that they run.
-bench: $(VENV)/.bench  ## the benchmarks, one after the other
+bench: $(VENV)/.bench $(VENV)/.quix  ## the benchmarks, one after the other
 	@set -e; for script in tests/bench/bench_*.py; do \
 	  [ -e "$$script" ] || { echo "no benchmarks yet"; exit 0; }; echo "== $$script"; $(BIN)/python "$$script" $(BENCH); done
 
@@ -57,9 +57,12 @@ requirements: $(VENV)/.python  ## choose the newest releases that fit, and write
 	  --constraint requirements/dev.txt --extra servers --output-file requirements/run.txt pyproject.toml
 	env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/pip-tools/bin/pip-compile $(COMPILE) --upgrade \
 	  --constraint requirements/run.txt --output-file requirements/image.txt pyproject.toml
+	env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/pip-tools/bin/pip-compile $(HASHED) --upgrade \
+	  --output-file requirements/quix.txt requirements/quix.in
 
-COMPILE := --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate --build-deps-for editable --extra registry \
+HASHED := --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate \
   --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
+COMPILE := $(HASHED) --build-deps-for editable --extra registry
 
 clean:  ## remove what the targets above made, servers' files aside
 	rm -rf $(VENV) .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist ./*.egg-info
@@ -88,4 +91,11 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
 $(VENV)/.bench: requirements/bench.txt $(VENV)/.dev
 	@echo "installing what draws the benchmarks' plots"
 	@$(INSTALL) --require-hashes --no-deps --requirement requirements/bench.txt
+	@touch $@
+
+# An environment of its own: Quix Streams needs an older release of the Kafka client than we do.
+$(VENV)/.quix: requirements/quix.txt | $(VENV)/.python
+	@echo "installing Quix Streams, which a benchmark compares with"
+	@$(PYTHON) -m venv $(VENV)/quix
+	@$(VENV)/quix/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement requirements/quix.txt
 	@touch $@
