@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from streamer.app import letters
 from streamer.app.changes import Written
-from streamer.app.intake import letter_headers
 from streamer.core import outbox
 from streamer.core.columns import Fetched
 from streamer.core.errors import Unavailable
 from streamer.core.partition import DONE, Learned, PartitionData, pack_state, unstack_sums
-from streamer.core.ports import Commit, Outcome, OutRecord, Packed, Topic
+from streamer.core.ports import Commit, Outcome, OutRecord, Packed
 from streamer.core.reasons import Reason
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def stamp(commit_id: str, next_offset: int) -> Headers:
 def decide(tools: Tools, settings: Settings, partitions: Sequence[Owned], sums: Sums, batch: FoldedBatch) -> Decided:
     """Decide the commit of each partition that has events or a slice of a sweep, and what they publish; `partitions` as in the fold."""
     folded, rows = batch.folded, batch.taken.rows
-    letters = _letters(batch.fetched, batch.taken, settings.topic)
+    refusals = _letters(batch.fetched, batch.taken, settings.topic)
     began = np.full(len(partitions), np.iinfo(np.int64).max)
     np.minimum.at(began, rows.part, rows.time)
     ends = np.full(settings.partitions, -1, np.int64)
@@ -96,7 +96,7 @@ def decide(tools: Tools, settings: Settings, partitions: Sequence[Owned], sums: 
         number, next_offset = owned.number, next_offsets[i]
         if ends[number] < 0 and number not in batch.slices:
             continue
-        refused = [] if owned.was_told(next_offset) else letters.get(number, [])
+        refused = [] if owned.was_told(next_offset) else refusals.get(number, [])
         refused = [letter._replace(headers=(*letter.headers, *stamps[number])) for letter in refused]
         changes = written.get(number, NOTHING_WRITTEN)
         data = replace(
@@ -131,12 +131,11 @@ def _learned(data: PartitionData, sums: Sums, i: int) -> Learned | None:
 
 def _letters(batch: Fetched, taken: Taken, topic: str) -> dict[int, list[OutRecord]]:
     """Write the refused records of a batch as dead letters."""
-    letters: dict[int, list[OutRecord]] = {}
+    written: dict[int, list[OutRecord]] = {}
     for i in np.flatnonzero(taken.status).tolist():
-        value = None if batch.empty[i] else batch.values[batch.bounds[i] : batch.bounds[i + 1]]
-        headers = letter_headers(batch, i, Reason(int(taken.status[i])), topic)
-        letters.setdefault(int(batch.partition[i]), []).append(OutRecord(Topic.DEAD_LETTERS, None, batch.keys[i], value, headers))
-    return letters
+        letter = letters.write(batch, i, Reason(int(taken.status[i])), topic)
+        written.setdefault(int(batch.partition[i]), []).append(letter)
+    return written
 
 
 def commit_all(store: StateStore, clock: Clock, commits: Sequence[Commit]) -> list[Outcome]:

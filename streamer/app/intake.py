@@ -7,7 +7,6 @@ written again in our own schema, and decoded like the rest, so there is one path
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,11 +21,11 @@ from streamer.core.avro_schema import NotCovered
 from streamer.core.decoding import decode, new_decoded
 from streamer.core.opcodes import compile_program
 from streamer.core.plan import plan
-from streamer.core.reasons import REMEDIES, Reason
+from streamer.core.reasons import Reason
 
 if TYPE_CHECKING:
     from streamer.adapters.avro.writer_schemas import WriterSchema, WriterSchemas
-    from streamer.core.columns import I16, I32, I64, U8, U64, Decoded, Fetched, Headers
+    from streamer.core.columns import I16, I32, I64, U8, U64, Decoded, Fetched
     from streamer.core.declaration import Declaration
     from streamer.core.fold import Rows
     from streamer.core.opcodes import Program
@@ -152,18 +151,3 @@ class Intake:
         decode(self._own_program, joined, starts, ends, rows, self._items_max, out)
         return joined
 
-
-def letter_headers(fetched: Fetched, i: int, reason: Reason, topic: str) -> Headers:
-    """Give a dead letter's headers: the record's own, then why it was refused, what to do about it, and where it came from."""
-    source = {
-        "topic": topic,
-        "partition": int(fetched.partition[i]),
-        "offset": int(fetched.offset[i]),
-        "timestamp": int(fetched.timestamp[i]),
-    }
-    return (
-        *fetched.headers.get(i, ()),
-        ("dlq.reason", reason.name.lower().encode()),
-        ("dlq.error", REMEDIES[reason].encode()),
-        ("dlq.source", json.dumps(source).encode()),
-    )

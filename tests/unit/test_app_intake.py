@@ -15,11 +15,11 @@ import pytest
 import schemas
 from streamer.adapters.avro import codec, wire
 from streamer.adapters.avro.writer_schemas import WriterSchemas
-from streamer.app.intake import READINGS_MAX, Intake, Reading, Taken, letter_headers
+from streamer.app.intake import READINGS_MAX, Intake, Reading, Taken
 from streamer.core.columns import Fetched, Headers
 from streamer.core.declaration import declare
 from streamer.core.intake import Limits
-from streamer.core.reasons import REMEDIES, Reason
+from streamer.core.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -333,20 +333,3 @@ def test_all_malformed_records_at_once_have_the_same_reasons() -> None:
 def test_no_cut_of_a_record_is_taken() -> None:
     values = [CUT[:length] for length in range(len(CUT))]
     assert Reason.OK not in reasons(take(values))
-
-
-# Dead letters
-
-
-@pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.OK])
-def test_a_dead_letter_tells_its_reason_remedy_and_source_after_the_records_own_headers(reason: Reason) -> None:
-    own = (("trace", b"1"), ("none", None))
-    batch = fetched([CUT, CUT], {1: own})
-    headers = letter_headers(batch, 1, reason, "customer-events")
-    assert own == headers[:2]
-    assert ("dlq.reason", reason.name.lower().encode()) == headers[2]
-    assert ("dlq.error", REMEDIES[reason].encode()) == headers[3]
-    name, source = headers[4]
-    assert "dlq.source" == name
-    assert {"topic": "customer-events", "partition": 4, "offset": 101, "timestamp": NOW} == json.loads(source or b"")
-    assert ["dlq.reason", "dlq.error", "dlq.source"] == [name for name, _ in letter_headers(batch, 0, reason, "customer-events")]

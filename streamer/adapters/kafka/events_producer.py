@@ -18,12 +18,13 @@ CHUNK_RECORDS = 1_000
 
 
 class EventRecord(NamedTuple):
-    """One event to be written. `timestamp` is Kafka's own, in milliseconds; 0 is now."""
+    """One event to be written. `timestamp` is Kafka's own, in milliseconds; 0 is now. The key decides the partition where it is -1."""
 
-    key: bytes
-    value: bytes
+    key: bytes | None
+    value: bytes | None
     headers: Headers = ()
     timestamp: int = 0
+    partition: int = -1
 
 
 class EventsProducer:
@@ -50,7 +51,7 @@ class EventsProducer:
         total = 0
         while chunk := list(islice(given, CHUNK_RECORDS)):
             for event in chunk:
-                self._outgoing.produce(self._topic, event.key, event.value, event.headers, -1, event.timestamp)
+                self._outgoing.produce(self._topic, event.key, event.value, event.headers, event.partition, event.timestamp)
             self._outgoing.serve()
             total += len(chunk)
             if progress is not None:

@@ -60,7 +60,7 @@ def send(batches: Iterable[Batch], feed: Feed, pace: Pace, counts: Counts, told:
             if pace.follow:
                 part = part.at(pace.clock.now_ms())
             records = zip(part.record_keys(), part.values(feed.schema_id), strict=True)
-            feed.sink.send(EventRecord(key, value) for key, value in records)  # type: ignore[arg-type]  # one sort of malformed record has no value
+            feed.sink.send(EventRecord(key, value) for key, value in records)
             counts.add(part)
             sent += len(part)
             told(sent)
