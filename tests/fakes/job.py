@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from streamer.adapters.avro.wire import SchemaId
+    from streamer.app.first_model import Fitter
     from streamer.core.columns import F64, I64, Headers
     from streamer.core.profile import Work
 
@@ -89,6 +90,7 @@ class Job:
     features: dict[str, Any] = field(default_factory=lambda: FEATURES)
     settings: dict[str, Any] = field(default_factory=dict)
     first_fit: FirstFit | None = field(default_factory=lambda: FirstFit(NAME, 3, 12, 0, 1000, Decision(dwell_ms=0)))
+    fitter: Fitter = field(default_factory=FakeFitter)
     broker: FakeBroker = field(default_factory=lambda: FakeBroker(now_ms=1_800_000_000_000))
     redis: FakeRedis = field(default_factory=FakeRedis)
     clock: FakeClock = field(default_factory=FakeClock)
@@ -139,7 +141,7 @@ class Job:
             intake=intake,
             changes=ChangeWriter(origin, schema_id(CHANGE)),
             shelf=ModelShelf(store, reader, NAME),
-            first_model=None if self.first_fit is None else FirstModel(self.declaration, self.plan, self.first_fit, FakeFitter()),
+            first_model=None if self.first_fit is None else FirstModel(self.declaration, self.plan, self.first_fit, self.fitter),
         )
         how: dict[str, Any] = {"records_max": 40, "sweep_records": 5, "wait_s": 0.0, "gather_s": 0.0, **self.settings, **settings}
         how |= {"journal_schema": schema_id(ENTRY), "models_schema": schema_id(MODEL)}
