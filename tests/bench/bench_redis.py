@@ -3,13 +3,13 @@
     python tests/bench/bench_redis.py [--quick] [--customers N] [--out FILE]
 
 What is stored is the real thing. 10,000 profiles are made by the core, from events of 20 days out of 90, two a day, and are judged by a
-model of 8 segments, so that each has its segment and its vote. A profile does not hold the customer's id, so each is kept under many ids, of
-17 bytes, in 8 partitions. They go in through the store's guarded commits, 5,000 customers at a time, with a partition's state and an outbox
-as big as a batch's usual changes.
+model of 8 segments, so that each has its segment and its vote. A profile does not hold the customer's id, so each is kept under many ids,
+of 17 bytes, in 8 partitions. They go in through the store's guarded commits, 5,000 customers at a time, with a partition's state and an
+outbox as big as a batch's usual changes.
 
 `bytes` is the server's `used_memory` after, less before, divided by customers; `keys_bytes` is the same of MEMORY USAGE of all keys;
-`resident_bytes` is of the process's memory, fragmentation included; `profile_bytes` is the packed profile alone. Valkey is the wheel's; Redis
-is measured as well where `redis-server` is on the PATH. A server counts alike each time: there is one round unless --runs tells.
+`resident_bytes` is of the process's memory, fragmentation included; `profile_bytes` is the packed profile alone. Valkey is the wheel's;
+Redis is measured as well where `redis-server` is on the PATH. A server counts alike each time: there is one round unless --runs tells.
 """
 
 from __future__ import annotations

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import signal
 import subprocess
 import sys
-import urllib.parse
-from contextlib import ExitStack, closing, contextmanager
-from http import HTTPStatus
-from http.client import HTTPConnection
-from pathlib import Path
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,14 +13,13 @@ import yaml
 
 from streamer.adapters.servers.cache import free_port
 from tests.integration.kit import Job
+from tests.integration.prometheus import DASHBOARD, DEPLOY, ended, scraping
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
     from streamer.adapters.servers import Running
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
-DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana/dashboards/segment-streamer.json").read_text(encoding="utf-8"))
 ALERTS: list[dict[str, Any]] = yaml.safe_load((DEPLOY / "prometheus/alerts.yml").read_text(encoding="utf-8"))["groups"][0]["rules"]
 RATE_INTERVAL = "30s"  # what Grafana would put there
 SETTINGS = {
@@ -41,74 +34,6 @@ pytestmark = pytest.mark.timeout(600)
 # Skipped as a module, so in one line, and where servers are required too: a Prometheus is nothing that a worker needs.
 if shutil.which("prometheus") is None or shutil.which("promtool") is None:
     pytest.skip("no prometheus and promtool on the PATH (on Debian, the package prometheus)", allow_module_level=True)
-
-
-@contextmanager
-def ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """End a process with the block."""
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-class Prometheus:
-    """A Prometheus of one test."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-
-    def query(self, expression: str) -> list[dict[str, Any]]:
-        """Ask for an expression's value now."""
-        answer = self._get("/api/v1/query?" + urllib.parse.urlencode({"query": expression}))
-        assert "success" == answer["status"]
-        return list(answer["data"]["result"])
-
-    def numbers(self, expression: str) -> list[float]:
-        """An expression's values now that are numbers."""
-        values = [float(one["value"][1]) for one in self.query(expression)]
-        return [value for value in values if value == value]  # noqa: PLR0124  # NaN is not equal to itself
-
-    def rules(self) -> dict[str, str]:
-        """The health of every alert."""
-        answer = self._get("/api/v1/rules?type=alert")
-        return {rule["name"]: rule["health"] for group in answer["data"]["groups"] for rule in group["rules"]}
-
-    def answers(self) -> bool:
-        """Tell whether it is ready."""
-        try:
-            status, _ = self._read("/-/ready")
-        except OSError:
-            return False
-        return status == HTTPStatus.OK
-
-    def _get(self, path: str) -> dict[str, Any]:
-        status, body = self._read(path)
-        assert HTTPStatus.OK == status, body
-        return dict(json.loads(body))
-
-    def _read(self, path: str) -> tuple[int, bytes]:
-        with closing(HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
-            connection.request("GET", path)
-            reply = connection.getresponse()
-            return reply.status, reply.read()
-
-
-def configured(directory: Path, targets: list[str]) -> Path:
-    """The configuration that is deployed, with other targets and shorter intervals, beside the alerts."""
-    settings = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text(encoding="utf-8"))
-    settings["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
-    settings["scrape_configs"][0]["static_configs"] = [{"targets": targets}]
-    shutil.copy(DEPLOY / "prometheus/alerts.yml", directory)
-    file = directory / "prometheus.yml"
-    file.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    return file
 
 
 def simulate(job: Job, *arguments: str) -> subprocess.Popen[bytes]:
@@ -131,17 +56,10 @@ def test_prometheus_accepts_what_is_deployed(arguments: list[str]) -> None:
 def test_every_panel_shows_something_and_no_alert_is_broken_while_two_workers_work(servers: Running, tmp_path: Path) -> None:
     job = Job(servers.kafka_bootstrap, servers.redis_url, tmp_path, settings=SETTINGS).create()
     ports = [free_port(), free_port(), free_port()]
-    file = configured(tmp_path, [f"127.0.0.1:{port}" for port in ports[:2]])
     with ExitStack() as running:
         for number, port in enumerate(ports[:2], 1):
             running.enter_context(job.worker(f"worker-{number}", STREAMER_METRICS__PORT=str(port)))
-        command = [
-            *("prometheus", f"--config.file={file}", f"--storage.tsdb.path={tmp_path / 'data'}"),
-            *(f"--web.listen-address=127.0.0.1:{ports[2]}", "--log.level=error"),
-        ]
-        with (tmp_path / "prometheus.log").open("wb") as log:
-            running.enter_context(ended(subprocess.Popen(command, stdout=log, stderr=log)))
-        prometheus = Prometheus(ports[2])
+        prometheus = running.enter_context(scraping(tmp_path, ports[2], [f"127.0.0.1:{port}" for port in ports[:2]]))
         job.wait("an answer of Prometheus", prometheus.answers)
         job.wait("both workers with partitions", lambda: 2 == len(prometheus.query('streamer_partitions{state="owned"} > 0')))
         with ended(simulate(job, "--days", "10", "--malformed", "0.01")) as history:
