@@ -48,7 +48,7 @@ def versions() -> dict[str, str]:
     return dict(json.loads(subprocess.run([str(QUIX_PYTHON), "-c", ASK, *PACKAGES], check=True, stdout=subprocess.PIPE, text=True).stdout))
 
 
-def applications(place: jobs.Place, stretch: peers.Stretch) -> dict[str, Callable[[], kit.Figures]]:
+def applications(place: jobs.Place, plan: peers.Plan) -> dict[str, Callable[[], kit.Figures]]:
     """Quix's cases."""
     number = itertools.count()
 
@@ -56,7 +56,7 @@ def applications(place: jobs.Place, stretch: peers.Stretch) -> dict[str, Callabl
         def measure() -> kit.Figures:
             own = place.named(f"quix-{next(number)}")
             where = [role, own.kafka_bootstrap, own.events_topic, own.app, str(SCHEMA)]
-            return kit.child([str(QUIX_PYTHON), str(APPLICATIONS), *where, *map(str, (stretch.events, stretch.lead, stretch.tail))])
+            return kit.child([str(QUIX_PYTHON), str(APPLICATIONS), *where, *map(str, plan.sizes)])
 
         return measure
 
@@ -71,18 +71,14 @@ def main() -> None:
     args = parser.parse_args()
     runs, out = kit.settled(args)
     found = versions()
-    traffic = peers.traffic(args)
-    stretch = peers.Stretch(traffic.events)
+    plan = peers.Plan.of(args)
     with jobs.Place.start(args.partitions) as place:
-        jobs.fill(place, traffic)
-        own = peers.ours(place, stretch)
-        own[peers.JOB]()  # compiles, and is not counted
-        about = peers.about(traffic, args.partitions, versions=found)
-        results = kit.run_in_turn({**own, **applications(place, stretch)}, runs, about=about)
-    results.show(f"Against Quix Streams {found['quixstreams']}: {peers.said(traffic, args.partitions)}")
-    peers.tell(results, [(peers.JOB, name, limit) for name, limit in LIMITS.items()])
+        own = peers.ours(place, plan, runs)
+        results = kit.run_in_turn({**own, **applications(place, plan)}, runs, about=plan.about(found))
+    results.show(f"Against Quix Streams {found['quixstreams']}: {plan.words}")
+    peers.tell(results, [(name, "cpu_us", limit) for name, limit in LIMITS.items()])
     if out:
-        peers.write(results, out, f"Quix Streams and river, {peers.said(traffic, args.partitions)}")
+        peers.write(results, out, f"Quix Streams and river, {plan.words}")
 
 
 if __name__ == "__main__":

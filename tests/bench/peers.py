@@ -1,13 +1,17 @@
-"""What the benchmarks against peers share: every run of a case anew over the same events, and the verdicts.
+"""What the benchmarks against peers share: the same events for everybody, and the verdicts.
 
-A peer and our job read the same topic from its beginning, each run with a group, a state and topics of its own; what the first third of
-the events costs is not counted, for anybody: in it programs start and compile, customers are met, and our job fits its first model.
+A topic has a history, a third of all events, and what happens next. A peer reads it from its beginning in every round, with a group, a
+state and topics of its own; our job has taken the history before, in another process, and been given its first model by it. What the
+history costs is not counted for anybody: in it programs start and compile, and customers are met. Nor are the first and the last of
+what happens next: a client that has just connected has a backlog ahead of it, and at the end one partition after the other runs dry.
+
+So what is counted is the same events for all of them, in steady state: every customer comes 9 times in 90 days on average, as in
+bench_job.py.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 import statistics
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,79 +25,92 @@ if TYPE_CHECKING:
 
 JOB = "our job"
 FLOOR = "floor"
+CUSTOMERS_MAX = 100_000
+VISITS_PER_DAY = 9 / 90
+FIGURES = ("cpu_us", "events_per_s", "changes_per_event")  # bench_job.py tells the others
+UNCOUNTED = 15  # a fifteenth of what happens next at its beginning, and at its end, as in bench_job.py
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
-    """How many events there are, and which of them are counted: all but the first `lead` and the last `tail`."""
+class Plan:
+    """How many events there are, of how many customers in how many partitions, and which of them are counted."""
 
     events: int
+    customers: int
+    partitions: int
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Plan:
+        """Take what the options of `options` ask for."""
+        events = args.events or (args.quick_events if args.quick else args.usual_events)
+        return cls(events, args.customers or min(CUSTOMERS_MAX, max(events // 10, 1)), args.partitions)
 
     @property
-    def lead(self) -> int:
-        """A third."""
+    def history(self) -> int:
+        """How many events are taken before anything is counted."""
         return self.events // 3
 
     @property
-    def tail(self) -> int:
-        """A twentieth: at the end one partition after the other runs dry."""
-        return self.events // 20
+    def uncounted(self) -> int:
+        """How many of what happens next are not counted, at its beginning and at its end."""
+        return (self.events - self.history) // UNCOUNTED
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Give events, lead and tail for who reads the topic from its beginning."""
+        return self.events, self.history + self.uncounted, self.uncounted
+
+    @property
+    def words(self) -> str:
+        """Tell the sizes."""
+        return f"{self.events:,} events, {self.customers:,} customers, uniform, {self.partitions} partitions"
+
+    def about(self, versions: Mapping[str, str]) -> dict[str, Any]:
+        """Give what is written with the figures."""
+        return {**asdict(self), "history": self.history, "uncounted": self.uncounted, "versions": dict(versions)}
 
 
 def options(parser: argparse.ArgumentParser, events: int, quick: int) -> None:
     """Add the sizes: `--events`, `--customers`, `--partitions`; the defaults with `--quick` are smaller."""
     parser.add_argument("--events", type=int, help=f"{events:,} unless told, {quick:,} with --quick")
-    parser.add_argument("--customers", type=int, help="100,000 unless told, and a tenth of the events at most")
+    parser.add_argument("--customers", type=int, help=f"a tenth of the events unless told, {CUSTOMERS_MAX:,} at most")
     parser.add_argument("--partitions", type=int, default=8)
     parser.set_defaults(usual_events=events, quick_events=quick)
 
 
-def traffic(args: argparse.Namespace) -> jobs.Traffic:
-    """The events that the options of `options` ask for."""
-    events = args.events or (args.quick_events if args.quick else args.usual_events)
-    return jobs.Traffic(events, args.customers or min(100_000, max(events // 10, 1)))
-
-
-def ours(place: jobs.Place, stretch: Stretch) -> dict[str, Callable[[], kit.Figures]]:
-    """Our floor and our job as cases."""
+def ours(place: jobs.Place, plan: Plan, runs: int) -> dict[str, Callable[[], kit.Figures]]:
+    """Send all events, prepare our job for every round, and give our floor and our job as cases."""
+    per_day = plan.customers * VISITS_PER_DAY
+    history = jobs.Traffic(plan.history, plan.customers, days=plan.history / per_day)
+    jobs.fill(place, history)
+    prepared = [place.named(f"job-{n}") for n in range(runs)]
+    for own in prepared:
+        jobs.warm(own, plan.history)
+    rest = plan.events - plan.history
+    jobs.fill(place, history.after(rest, rest / per_day))
     number = itertools.count()
 
     def floor() -> kit.Figures:
-        return _main(jobs.floor(place.named(f"floor-{next(number)}"), stretch.events, stretch.lead, stretch.tail))
+        return jobs.floor(place.named(f"floor-{next(number)}"), *plan.sizes)
 
     def job() -> kit.Figures:
-        own = place.named(f"job-{next(number)}")
-        figures = jobs.job(own, stretch.events, stretch.lead, stretch.tail)
+        own = prepared.pop()
+        figures = jobs.job(own, rest, plan.uncounted, plan.uncounted)
         jobs.drop(own)
-        return _main(figures)
+        return {name: figures[name] for name in FIGURES}
 
     return {FLOOR: floor, JOB: job}
 
 
-def _main(figures: Mapping[str, float]) -> kit.Figures:
-    """Leave out where the job's CPU went: a benchmark of its own tells that."""
-    return {name: value for name, value in figures.items() if not name.startswith("in_")}
-
-
 def tell(results: kit.Results, limits: Iterable[tuple[str, str, float]]) -> None:
-    """Print, for each (case, base, limit), how much CPU the case needs of the base's, and whether that is what it is to be."""
-    for case, base, limit in limits:
-        ratios = results.ratios(case, base, "cpu_us")
+    """Print, for each (peer, figure, limit), what share our job's CPU is of the peer's figure, and whether that is what it is to be."""
+    for peer, figure, limit in limits:
+        pairs = zip(results.values(JOB, "cpu_us"), results.values(peer, figure), strict=True)
+        ratios = [own / of for own, of in pairs]
         middle = statistics.median(ratios)
-        spread = f"{kit.number(min(ratios))} to {kit.number(max(ratios))}"
-        told = "" if math.isinf(limit) else f"; to be at most {kit.number(limit)}: {'kept' if middle <= limit else 'MISSED'}"
-        print(f"{case} / {base}, CPU per event, median of rounds: {kit.number(middle)} ({spread}), that is 1/{1 / middle:.1f}{told}")
-
-
-def said(traffic: jobs.Traffic, partitions: int) -> str:
-    """The sizes in words."""
-    return f"{traffic.events:,} events, {traffic.customers:,} customers, uniform, {partitions} partitions"
-
-
-def about(traffic: jobs.Traffic, partitions: int, versions: Mapping[str, str]) -> dict[str, Any]:
-    """What is written with the figures."""
-    stretch = Stretch(traffic.events)
-    return {**asdict(traffic), "partitions": partitions, "lead": stretch.lead, "tail": stretch.tail, "versions": dict(versions)}
+        spread = f"1/{1 / max(ratios):.1f} to 1/{1 / min(ratios):.1f}"
+        kept = "kept" if middle <= limit else "MISSED"
+        print(f"{JOB} / {peer} ({figure}): 1/{1 / middle:.1f}, median of rounds ({spread}); at most 1/{1 / limit:.0f} wanted: {kept}")
 
 
 def write(results: kit.Results, out: Path, title: str) -> None:

@@ -38,7 +38,7 @@ PREFIX_BYTES = 5
 SEGMENTS = 6
 """As many as our first fit makes."""
 HALFLIFE = 0.01
-"""The share of the way that a centre goes towards an event: small, so that segments come to rest and few changes are published."""
+"""The share of the way that a centre goes towards an event: small, so that centres come to rest."""
 NEW = -1
 WINDOW_DAYS = 90
 PURCHASE_CAP_DAYS = 180.0

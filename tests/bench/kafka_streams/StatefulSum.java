@@ -3,9 +3,13 @@ import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.lang.management.ManagementFactory;
 import java.nio.ByteBuffer;
+import java.nio.file.DirectoryStream;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.HashMap;
 import java.util.Locale;
+import java.util.Map;
 import java.util.Properties;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
@@ -31,14 +35,17 @@ import org.apache.kafka.streams.state.KeyValueStore;
  * Sums amounts and counts events of every customer, as Kafka Streams' documentation has it: groupByKey, aggregate, a persistent store with its
  * cache and changelog. Prints what the counted events cost, one JSON object on a line, and ends.
  *
- * <p>Arguments: bootstrap servers, topic, application id, processing guarantee, state directory, schema file, events, lead, tail. The first
- * `lead` and the last `tail` events are not counted. CPU is that of the whole process, all of its threads.
+ * <p>Arguments: bootstrap servers, topic, application id, processing guarantee, state directory, schema file, events, lead, tail,
+ * and settings as key=value. The first `lead` and the last `tail` events are not counted. CPU is that of the whole process, all of its threads.
  */
 public final class StatefulSum {
     /** The magic byte and the schema's id, before the Avro body. */
     private static final int PREFIX_BYTES = 5;
 
     private static final long TIMEOUT_S = 600;
+
+    /** The system's clock of CPU ticks a hundred times a second. */
+    private static final long NS_PER_TICK = 10_000_000;
 
     /** What is kept of a customer. */
     private record Totals(long amount, long events) {
@@ -105,16 +112,43 @@ public final class StatefulSum {
         }
 
         private long[] reading() {
-            long compiling = ManagementFactory.getCompilationMXBean().getTotalCompilationTime();
-            return new long[] {process.getProcessCpuTime(), System.nanoTime(), compiling * 1_000_000};
+            long compiling = 0;
+            long collecting = 0;
+            for (Map.Entry<String, Long> thread : threads().entrySet()) {
+                String name = thread.getKey();
+                if (name.startsWith("C1 Comp") || name.startsWith("C2 Comp")) {
+                    compiling += thread.getValue();
+                } else if (name.startsWith("G1 ") || name.startsWith("GC ")) {
+                    collecting += thread.getValue();
+                }
+            }
+            return new long[] {process.getProcessCpuTime(), System.nanoTime(), compiling, collecting};
+        }
+
+        /** CPU of the living threads by the first letters of their names, in nanoseconds; empty where the system does not tell. */
+        private static Map<String, Long> threads() {
+            Map<String, Long> found = new HashMap<>();
+            try (DirectoryStream<Path> tasks = Files.newDirectoryStream(Path.of("/proc/self/task"))) {
+                for (Path task : tasks) {
+                    String stat = Files.readString(task.resolve("stat"));
+                    String name = stat.substring(stat.indexOf('(') + 1, stat.lastIndexOf(')'));
+                    String[] fields = stat.substring(stat.lastIndexOf(')') + 2).split(" ");
+                    found.merge(name, (Long.parseLong(fields[11]) + Long.parseLong(fields[12])) * NS_PER_TICK, Long::sum);
+                }
+            } catch (IOException error) {
+                return Map.of();
+            }
+            return found;
+        }
+
+        private double perEvent(int reading) {
+            return (ended[reading] - begun[reading]) / 1e3 / (last - first);
         }
 
         String figures() {
-            double events = last - first;
-            double cpu = (ended[0] - begun[0]) / events / 1e3;
-            double rate = events / (ended[1] - begun[1]) * 1e9;
-            double compiling = (ended[2] - begun[2]) / events / 1e3;
-            return String.format(Locale.ROOT, "{\"cpu_us\": %.4f, \"events_per_s\": %.1f, \"in_compiler_us\": %.4f}", cpu, rate, compiling);
+            double rate = (last - first) * 1e9 / (ended[1] - begun[1]);
+            String form = "{\"cpu_us\": %.4f, \"events_per_s\": %.1f, \"cpu_less_compiler_us\": %.4f, \"in_collector_us\": %.4f}";
+            return String.format(Locale.ROOT, form, perEvent(0), rate, perEvent(0) - perEvent(2), perEvent(3));
         }
     }
 
@@ -129,6 +163,11 @@ public final class StatefulSum {
         settings.put(StreamsConfig.PROCESSING_GUARANTEE_CONFIG, args[3]);
         settings.put(StreamsConfig.STATE_DIR_CONFIG, args[4]);
         settings.put(StreamsConfig.consumerPrefix(ConsumerConfig.AUTO_OFFSET_RESET_CONFIG), "earliest");
+
+        for (int i = 9; i < args.length; i++) {
+            String[] setting = args[i].split("=", 2);
+            settings.put(setting[0], setting[1]);
+        }
 
         StreamsBuilder builder = new StreamsBuilder();
         Serde<GenericRecord> event = Serdes.serdeFrom((topic, record) -> null, new EventDeserializer(schema));
