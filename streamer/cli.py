@@ -33,7 +33,13 @@ COMMANDS = {
     "check": Command(
         "streamer.app.check_command", "Compare the model's sums with the profiles, and name profiles that are damaged or were altered."
     ),
-    "demo": Command("streamer.app.demo_command", "Run the whole job on real servers started for it: retail orders in, segments out."),
+    "demo": Command(
+        "streamer.app.demo_command",
+        "Run the whole job on real servers started for it: simulated customers in, segments out, a worker killed on the way.",
+    ),
+    "demo-retail": Command(
+        "streamer.app.demo_retail_command", "Run the whole job on real servers started for it: a shop's real orders in, segments out."
+    ),
     "ingest": Command(
         "streamer.app.ingest_command",
         "Turn a file of rows into events by a mapping and send them, each customer's in the order of their time.",
@@ -48,6 +54,7 @@ COMMANDS = {
         "streamer.app.customer_command", "Show what is known of a customer: profile, features, segment, distances, recent changes and why."
     ),
     "tail": Command("streamer.app.tail_command", "Show segment changes as they come, a line each, until Ctrl-C."),
+    "dlq": Command("streamer.app.dlq_command", "Look at dead letters, and send them round again after a fix."),
     "simulate": Command("streamer.app.simulate_command", "Send a shop's traffic, made up from personas whose behaviour is known."),
     "config": Command("streamer.app.config_command", "Show the effective configuration and where each value comes from."),
     "features": Command("streamer.app.features_command", "Show the measures and features of a declaration, and its feature version."),

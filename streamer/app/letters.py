@@ -173,8 +173,10 @@ def last(headers: Headers, name: str) -> bytes | None:
 
 
 def own_headers(headers: Headers) -> Headers:
-    """Give the headers that the record had when it was refused first."""
-    return tuple((name, value) for name, value in headers if not name.startswith(PREFIX))
+    """Give a record's own headers, of a letter or of a record: what the worker wrote begins with the last reason and goes to the end."""
+    reasons = [place for place, (name, _) in enumerate(headers) if name == REASON]
+    own = headers[: reasons[-1]] if reasons else headers
+    return tuple((name, value) for name, value in own if not name.startswith(PREFIX))
 
 
 def letter_of(partition: int, record: LogRecord) -> Letter | None:

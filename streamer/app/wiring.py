@@ -25,6 +25,7 @@ from streamer.adapters.kafka import (
     TopicPlan,
     topic_plans,
 )
+from streamer.adapters.kafka.events_producer import EventRecord
 from streamer.adapters.kafka.offsets import Watermarks
 from streamer.adapters.kafka.tailing import KafkaTail
 from streamer.adapters.redis_state import RedisSettings, RedisStateStore
@@ -58,7 +59,9 @@ if TYPE_CHECKING:
     from streamer.adapters.registry import SchemaSource
     from streamer.app.checking import Report
     from streamer.app.config import Config
+    from streamer.app.letters import Again
     from streamer.app.recording import Recorder
+    from streamer.core.columns import Headers
     from streamer.core.declaration import Declaration
     from streamer.core.model import ModelVersion
     from streamer.core.ports import PartitionState
@@ -298,6 +301,42 @@ def current_model(config: Config) -> ModelVersion | None:
 def kafka_tail(config: Config) -> KafkaTail:
     """Connect what looks at topics without a group."""
     return KafkaTail(kafka_settings(config, config.kafka.consumer_properties()))
+
+
+class LetterSender:
+    """Sends dead letters' records to the events' topic, and notes on theirs that it did."""
+
+    def __init__(self, config: Config) -> None:
+        """Connect."""
+        settings = kafka_settings(config, config.kafka.producer_properties())
+        self._timeout_s = config.kafka.timeout_s
+        self._events = EventsProducer(settings, config.topics.events)
+        self._letters = EventsProducer(settings, config.topics.dead_letters)
+
+    def send(self, records: Sequence[Again]) -> None:
+        """Send records; returns once all are acknowledged."""
+        self._events.send(EventRecord(record.key, record.value, record.headers, partition=record.partition) for record in records)
+        self._events.wait(self._timeout_s)
+
+    def note(self, partition: int, headers: Headers) -> None:
+        """Write a note; returns once it is acknowledged."""
+        self._letters.send([EventRecord(None, None, headers, partition=partition)])
+        self._letters.wait(self._timeout_s)
+
+    def close(self) -> None:
+        """Disconnect; waits for nothing."""
+        self._events.close()
+        self._letters.close()
+
+
+@contextmanager
+def letter_sender(config: Config) -> Iterator[LetterSender]:
+    """Connect what sends dead letters round again; disconnects with the block."""
+    sender = LetterSender(config)
+    try:
+        yield sender
+    finally:
+        sender.close()
 
 
 @contextmanager
