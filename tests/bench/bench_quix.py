@@ -1,6 +1,6 @@
 """Our job against the same job in Quix Streams and river, and against Quix's bare stateful counter: CPU per event of the process.
 
-    python tests/bench/bench_quix.py [--events 300000] [--customers 30000] [--partitions 8] [--runs 5]
+    python tests/bench/bench_quix.py [--events 600000] [--customers 60000] [--partitions 8] [--runs 5]
 
 Both applications of Quix are in quix_apps.py, with what was chosen in their favour. They run in `.venv/quix` (`make .venv/.quix`), for Quix
 needs an older release of the Kafka client than we do; floor and job run in ours, on the same topic.
@@ -67,7 +67,7 @@ def main() -> None:
     """Measure, print, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kit.options(parser, "quix")
-    peers.options(parser, events=300_000, quick=60_000)
+    peers.options(parser, events=600_000, quick=60_000)
     args = parser.parse_args()
     runs, out = kit.settled(args)
     found = versions()
