@@ -9,7 +9,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import exp
 from threading import Lock
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeAlias
 
@@ -69,6 +70,7 @@ METRICS = (
     Definition("streamer_next_offset", "gauge", ("partition",), "Offset of the next event to be taken in."),
     Definition("streamer_lag_records", "gauge", ("partition",), "Records between the next offset and the end of the partition."),
     Definition("streamer_lag_seconds", "gauge", ("partition",), "How far the partition is behind in time; 0 where nothing is left."),
+    Definition("streamer_refused_share", "gauge", ("partition",), "Share of about the last 1,000 records that were refused."),
     Definition("streamer_watermark_seconds", "gauge", ("partition",), "The partition's event time, seconds since 1970."),
     Definition("streamer_model_version", "gauge", ("partition",), "Model version that the partition has adopted; 0 for none."),
     Definition("streamer_model_epoch", "gauge", ("partition",), "Epoch of the version that the partition has adopted."),
@@ -83,6 +85,7 @@ DEFINED: Mapping[str, Definition] = {metric.name: metric for metric in METRICS}
 OUTCOMES = {Outcome.APPLIED: "applied", Outcome.OTHER_OWNER: "refused_by_owner", Outcome.OTHER_COMMIT: "refused_by_id"}
 LATENCY_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200)
 STAGE_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 30)
+SHARE_RECORDS = 1_000
 RECORDS = (1, 5, 10, 50, 100, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
 
 
@@ -114,12 +117,37 @@ class Histogram:
 
 
 @dataclass(slots=True)
+class Share:
+    """The share of records that were refused, each record weighing less the more came after it: the last 1,000 make up 63 %.
+
+    By records, not by time: while nothing comes, nothing changes.
+    """
+
+    records: float = 0.0
+    refused: float = 0.0
+
+    def add(self, records: int, refused: int) -> None:
+        """Count some records, some of which were refused."""
+        kept = exp(-records / SHARE_RECORDS)
+        # Records of one batch weigh alike: as many as the weights of that many records come to.
+        weight = SHARE_RECORDS * (1 - kept) / records if records else 0.0
+        self.records = self.records * kept + weight * records
+        self.refused = self.refused * kept + weight * refused
+
+    @property
+    def value(self) -> float | None:
+        """Give the share; None before the first record."""
+        return self.refused / self.records if self.records else None
+
+
+@dataclass(slots=True)
 class Seen:
     """One partition, as of the beginning of a round and of the last look at its end."""
 
     data: PartitionData
     next_offset: int
     end: int | None = None
+    share: Share = field(default_factory=Share)
     caught_up_s: float | None = None  # when it was last seen with nothing left
     backlog: int | None = None
 
@@ -233,6 +261,9 @@ class Metrics(Collector):
         self._health.answered()
         if counted is None:
             return
+        with self._lock:
+            if counted.partition in self._seen:
+                self._seen[counted.partition].share.add(counted.records, counted.refused)
         self._add("streamer_events_consumed_total", counted.records)
         self._add("streamer_events_applied_total", counted.applied)
         self._add("streamer_events_duplicate_total", counted.duplicates)
@@ -318,6 +349,7 @@ class Metrics(Collector):
                 "streamer_next_offset": seen.next_offset,
                 "streamer_lag_records": seen.lag,
                 "streamer_lag_seconds": seen.lag_s(now_s, age_s),
+                "streamer_refused_share": seen.share.value,
                 "streamer_watermark_seconds": None if data.watermark == NEVER else data.watermark / 1000,
                 "streamer_model_version": data.model,
                 "streamer_model_epoch": data.epoch,

@@ -34,7 +34,9 @@ _OFFSET_BITS = 48
 class Counted:
     """What one partition's part of a batch came to."""
 
+    partition: int
     records: int
+    refused: int  # whether told or not
     applied: int
     duplicates: int
     late: int
@@ -149,7 +151,9 @@ def count_batch(owned: Sequence[Owned], batch: FoldedBatch, decided: Decided) ->
         again = owned[i].was_told(commit.next_offset)
         tally = folded.tally[i]
         counted[commit.partition] = Counted(
+            partition=commit.partition,
             records=int(records[i]),
+            refused=int(reasons[i].sum()),
             applied=int(tally[APPLIED]),
             duplicates=int(tally[DUPLICATE]),
             late=int(tally[LATE]),

@@ -13,7 +13,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from streamer.app.health import Health
-from streamer.app.metrics import METRICS, Histogram, Metrics, Seen, _spread
+from streamer.app.metrics import METRICS, Histogram, Metrics, Seen, Share, _spread
 from streamer.app.recording import STAGES, NoRecorder
 from streamer.core.errors import Unavailable
 from streamer.core.fold import CENTROID_ONE, VOTE_ONE
@@ -262,6 +262,36 @@ def test_lag_in_seconds_is_none_unknown_zero_or_no_more_than_since_nothing_was_l
     assert 7.0 == Seen(data, 5, end=6).lag_s(100.0, 7.0)
     assert 2.0 == Seen(data, 5, end=6, caught_up_s=98.0).lag_s(100.0, 7.0)
     assert Seen(data, 5, end=6).lag_s(100.0, None) is None
+
+
+def test_the_share_of_refused_records_follows_the_latest_and_not_the_size_of_batches() -> None:
+    def share(batches: int) -> float | None:
+        counted = Share()
+        for refused in (0, 1):
+            for _ in range(batches):
+                counted.add(1_000 // batches, 1_000 // batches * refused)
+        counted.add(0, 0)
+        return counted.value
+
+    assert Share().value is None
+    assert pytest.approx(0.731, abs=0.001) == share(1) == pytest.approx(share(1_000), rel=1e-9)
+
+
+@pytest.mark.compiled
+def test_a_partition_of_bad_records_is_told_from_the_others_goes_on_and_keeps_them() -> None:
+    watched = Watched()
+    job = watched.job
+    worker = watched.worker()
+    job.send(shop(600, 60))
+    for _ in range(2_000):
+        job.broker.append(INPUT, 2, b"k", b"nonsense")
+    job.send(shop(60, 60, seed=1))
+    job.settle(worker)
+    share = watched.read("streamer_refused_share")
+    assert [0.0, 0.0, 0.0] == [share[p,] for p in "013"]
+    assert 0.75 < share["2",] < 1.0
+    assert 2_000 == len(job.records(Topic.DEAD_LETTERS))
+    assert 660 == watched.one("streamer_events_applied_total")
 
 
 def test_votes_on_their_centroids_have_no_error() -> None:
