@@ -1,13 +1,13 @@
 """How long one BehaviourEvent takes to decode: the columnar decoder against fastavro's `schemaless_reader`, in turn, in one process.
 
-Run by hand: `python tests/bench/bench_decoding.py [records]`.
+python tests/bench/bench_decoding.py [--quick] [--runs N] [--records N] [--out FILE]
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
-import statistics
 import sys
 import time
 import uuid
@@ -18,11 +18,15 @@ from typing import Any
 import fastavro
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # it is run by path
+
 from streamer.core.decoding import decode, new_decoded
 from streamer.core.opcodes import Column, Kind, compile_program
+from tests.bench import kit
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "behaviour_event.avsc").read_text())
-ROUNDS = 5
+RECORDS, QUICK_RECORDS = 20_000, 1_000
+REPEATED = 10
 PROJECTION = [
     Column(Kind.STRING, "event_id", hashed=True),
     Column(Kind.STRING, "customer_id", hashed=True),
@@ -57,8 +61,13 @@ def make_event(source: random.Random) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Time both on the same bodies and print microseconds per event and their ratio."""
-    records = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
+    """Time both on the same bodies."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kit.options(parser, "decoding")
+    parser.add_argument("--records", type=int, help=f"{RECORDS:,} unless told, {QUICK_RECORDS:,} with --quick")
+    args = parser.parse_args()
+    runs, out_file = kit.settled(args)
+    records = args.records or (QUICK_RECORDS if args.quick else RECORDS)
     schema = fastavro.parse_schema(SCHEMA)
     source, buffer, ends = random.Random(1), BytesIO(), []
     for _ in range(records):
@@ -74,20 +83,26 @@ def main() -> None:
     if out.status.any():
         message = f"refused: {out.status[out.status != 0][:10]}"
         raise SystemExit(message)
-    ours, theirs = [], []
-    for _ in range(ROUNDS):
+
+    def columnar() -> kit.Figures:
         began = time.process_time()
-        for _ in range(10):
+        for _ in range(REPEATED):
             decode(program, values, start, end, rows, 10_000, out)
-        ours.append((time.process_time() - began) / records / 10 * 1e6)
+        return {"cpu_us": (time.process_time() - began) / records / REPEATED * 1e6}
+
+    def one_by_one() -> kit.Figures:
         began = time.process_time()
         reader = BytesIO(joined)
         for _ in range(records):
             fastavro.schemaless_reader(reader, schema, None)
-        theirs.append((time.process_time() - began) / records * 1e6)
-    mine, other = statistics.median(ours), statistics.median(theirs)
-    print(f"{records} events of {len(joined) / records:.0f} bytes on average, {len(program.code)} instructions")
-    print(f"columnar {mine:.3f} us an event, fastavro {other:.3f} us an event, ratio {other / mine:.1f}")
+        return {"cpu_us": (time.process_time() - began) / records * 1e6}
+
+    about = {"records": records, "bytes_each": len(joined) / records, "instructions": len(program.code)}
+    results = kit.run_in_turn({"columnar": columnar, "fastavro": one_by_one}, runs, about=about, say=lambda _: None)
+    results.show(f"{records:,} events of {len(joined) / records:.0f} bytes on average, {len(program.code)} instructions")
+    print(f"fastavro takes {results.ratio('fastavro', 'columnar', 'cpu_us'):.1f} times as much")
+    if out_file is not None:
+        results.json(out_file)
 
 
 if __name__ == "__main__":
