@@ -10,13 +10,16 @@ PARALLEL := -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-long tests bench lint format coverage requirements clean
+.PHONY: help demo demo-retail test test-long tests bench lint format coverage requirements clean
 
 help:  ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.run  ## real servers, retail data, two workers, the first segments
+demo: $(VENV)/.run  ## real servers, simulated customers, two workers, one of them killed, the truth
 	@$(BIN)/streamer demo
+
+demo-retail: $(VENV)/.run  ## the same on a shop's real orders
+	@$(BIN)/streamer demo-retail
 
 test: tests coverage lint  ## what must pass before a change is merged
 

@@ -1,8 +1,9 @@
-"""The demo, as a newcomer runs it: on the sample that a clone ships."""
+"""The demos, as a newcomer runs them: the simulated one smaller, the other on the sample that a clone ships."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -13,13 +14,38 @@ if TYPE_CHECKING:
     from streamer.adapters.servers import Running
 
 
-def test_the_demo_ends_with_segments_that_agree_with_the_profiles(servers: Running) -> None:
-    topics = {f"STREAMER_TOPICS__{name}": f"demo.{name.lower()}" for name in ("EVENTS", "CHANGES", "MODELS", "JOURNAL", "DEAD_LETTERS")}
+def ran(servers: Running, name: str, *arguments: str) -> str:
+    """Run a demo, on topics of its own; returns what it showed."""
+    topics = {f"STREAMER_TOPICS__{key}": f"{name}.{key.lower()}" for key in ("EVENTS", "CHANGES", "MODELS", "JOURNAL", "DEAD_LETTERS")}
     environment = {**os.environ, **servers.environment, **topics, VARIABLE: str(sample_path()), "COLUMNS": "200"}
-    ended = subprocess.run(
-        [sys.executable, "-m", "streamer", "demo"], env=environment, capture_output=True, text=True, timeout=240, check=False
-    )
+    command = [sys.executable, "-m", "streamer", name, *arguments]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
-    assert "599 customers, 354 votes, sums and profiles agree" in ended.stdout
-    assert "0 of them told twice" in ended.stdout
-    assert "seg_0005" in ended.stdout
+    return ended.stdout
+
+
+def test_the_demo_finds_the_personas_and_tells_nothing_wrong_though_a_worker_is_killed(servers: Running) -> None:
+    shown = ran(servers, "demo", "--customers", "400")
+    assert "kill -9 of worker 1" in shown
+    assert "agree with the model's sums" in shown
+    told = re.search(r"([\d,]+) changes on the topic: [\d,]+ of them told twice, (\d+) lost", shown)
+    assert told is not None, shown[-3000:]
+    assert "0" == told[2]
+    index = re.search(r"Adjusted Rand index against the truth: (\d\.\d\d)", shown)
+    assert index is not None, shown[-3000:]
+    assert float(index[1]) >= 0.5
+    assert "The story of c-" in shown
+
+
+def test_the_demo_on_retail_data_ends_with_segments_that_agree_with_the_profiles(servers: Running) -> None:
+    shown = ran(servers, "demo-retail")
+    assert "599 customers, 354 votes, sums and profiles agree" in shown
+    assert "0 of them told twice" in shown
+    assert "seg_0005" in shown
+
+
+def test_a_demo_refuses_what_it_cannot_show_before_it_starts_anything() -> None:
+    command = [sys.executable, "-m", "streamer", "demo", "--days", "3"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert 2 == ended.returncode
+    assert "Real servers" not in ended.stdout

@@ -1,0 +1,1 @@
+"""What both demos share: real servers, worker processes, a subscriber, and the screen."""
