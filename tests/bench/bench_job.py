@@ -8,8 +8,11 @@ draw of who does something: uniform, or Zipf with exponent 1. Each customer of a
 
 What a cell measures: steady state. Before the first round, 90 days of uniform events are taken in, the first model is fitted, and everybody
 is judged by it; that is not counted. Each round then sends 300,000 events that happen next, which the floor and the worker take one
-after the other, each in a new process that goes on where the last one was. The first and last events of a round are not counted. All cells
-take part in each round, so one may be compared with another.
+after the other, each in a new process that goes on where the last one was. The first and last events of a round are not counted.
+
+Three series, in each of which all cells take part in every round, so that one may be compared with another: the main cell (five rounds;
+`job.json`), uniform cells (three; `job_uniform.json`), and the same customers when some come much more often than others (three;
+`job_zipf.json`).
 """
 
 from __future__ import annotations
@@ -63,8 +66,9 @@ BY_CUSTOMERS = (Cell(10_000, 8), MAIN, Cell(1_000_000, 8))
 BY_PARTITIONS = (Cell(100_000, 1), MAIN, Cell(100_000, 16))
 BY_ZIPF = (Cell(10_000, 8, 1.0), Cell(100_000, 8, 1.0), Cell(1_000_000, 8, 1.0))
 BUSY = Cell(100_000, 8, visits=20)
-CELLS = (BY_CUSTOMERS[0], MAIN, BY_CUSTOMERS[2], *BY_ZIPF, BY_PARTITIONS[0], BY_PARTITIONS[2], BUSY)
-QUICK = (Cell(5_000, 4), Cell(5_000, 4, 1.0))
+SERIES = {"job": (MAIN,), "job_uniform": (*BY_CUSTOMERS, BY_PARTITIONS[0], BY_PARTITIONS[2], BUSY), "job_zipf": BY_ZIPF}
+QUICK = {"job": (Cell(5_000, 4),), "job_zipf": (Cell(5_000, 4, 1.0),)}
+ROUNDS_MAX = 3  # of all series but the first
 
 
 class Running:
@@ -77,7 +81,7 @@ class Running:
         self._traffic = jobs.Traffic(cell.customers * cell.visits, cell.customers, days=HISTORY_DAYS)
         jobs.fill(place, self._traffic)
         jobs.warm(place, self._traffic.events)
-        jobs.floor(place, self._traffic.events)
+        jobs.skip(place)
 
     def go_on(self, events: int, skew: float) -> None:
         """Send the events that happen next."""
@@ -109,24 +113,26 @@ def by_cell(results: kit.Results) -> dict[str, kit.Results]:
     return {cell: kit.Results(runs, results.loads) for cell, runs in found.items()}
 
 
-def show(found: Mapping[str, kit.Results], rounds: int) -> None:
+def show(found: Mapping[str, kit.Results], results: kit.Results) -> None:
     """Print a table of the cells, and what the criteria ask for."""
+    rounds = len(results.loads)
     table = Table("cell", title=f"CPU and throughput, median of {rounds} (smallest to largest)", title_justify="left")
     for name in ("floor us", "job us", "job / floor", "floor events/s", "job events/s", "changes an event"):
         table.add_column(name, justify="right")
-    for cell, results in found.items():
-        ratios = results.ratios("job", "floor", "cpu_us")
+    for cell, own in found.items():
+        ratios = own.ratios("job", "floor", "cpu_us")
         table.add_row(
             cell,
-            kit.number(results.median("floor", "cpu_us")),
-            spread(results.values("job", "cpu_us"), results.median("job", "cpu_us")),
-            spread(ratios, results.ratio("job", "floor", "cpu_us")),
-            kit.number(results.median("floor", "events_per_s")),
-            kit.number(results.median("job", "events_per_s")),
-            kit.number(results.median("job", "changes_per_event")),
+            kit.number(own.median("floor", "cpu_us")),
+            spread(own.values("job", "cpu_us"), own.median("job", "cpu_us")),
+            spread(ratios, own.ratio("job", "floor", "cpu_us")),
+            kit.number(own.median("floor", "events_per_s")),
+            kit.number(own.median("job", "events_per_s")),
+            kit.number(own.median("job", "changes_per_event")),
         )
     console = Console() if sys.stdout.isatty() else Console(width=140)
     console.print(table)
+    console.print(f"load of the machine {min(results.loads):.1f} to {max(results.loads):.1f}")
     if MAIN.label in found:
         ratio = found[MAIN.label].ratio("job", "floor", "cpu_us")
         console.print(f"{MAIN.label}: {ratio:.2f} of the floor, at most {RATIO_MAX} wanted")
@@ -179,21 +185,25 @@ def main() -> None:
     parser.add_argument("--main", action="store_true", help="the main cell alone")
     args = parser.parse_args()
     runs, out = kit.settled(args)
-    cells = QUICK if args.quick else (MAIN,) if args.main else CELLS
     events = args.events or (60_000 if args.quick else 300_000)
+    series = QUICK if args.quick else {"job": SERIES["job"]} if args.main else SERIES
+    about = {"events": events, "history_days": HISTORY_DAYS}
     with jobs.Place.start(partitions=1) as servers:
         running: dict[tuple[int, int, int], Running] = {}
-        for cell in cells:
-            if cell.shared not in running:
-                running[cell.shared] = Running(jobs.Place.on(servers.kafka_bootstrap, servers.redis_url, cell.partitions), cell)
-        results = kit.run_in_turn(cases(cells, events, running), runs, about={"events": events, "history_days": HISTORY_DAYS})
+        for name, cells in series.items():
+            for cell in cells:
+                if cell.shared not in running:
+                    running[cell.shared] = Running(jobs.Place.on(servers.kafka_bootstrap, servers.redis_url, cell.partitions), cell)
+            rounds = runs if name == "job" else min(runs, ROUNDS_MAX)
+            results = kit.run_in_turn(cases(cells, events, running), rounds, about=about)
+            found = by_cell(results)
+            show(found, results)
+            if out is not None:
+                path = out.with_name(f"{name.replace('job', out.stem)}.json")
+                results.json(path)
+                draw(found, path)
         for each in running.values():
             jobs.drop(each.place)
-    found = by_cell(results)
-    show(found, runs)
-    if out is not None:
-        results.json(out)
-        draw(found, out)
 
 
 if __name__ == "__main__":
