@@ -14,7 +14,7 @@ from streamer.core.errors import StreamerError
 from streamer.core.errors import Unavailable as Unavailable  # noqa: PLC0414  # re-exported: it is part of every port
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from streamer.core.columns import I64, U8, Fetched, Headers
 
@@ -30,6 +30,14 @@ class Topic(Enum):
 
 class ClientFailed(StreamerError):  # noqa: N818  # as all errors: named after what happened
     """A client of a server can't go on and says so: only a new one can, so begin the worker anew."""
+
+
+class MustAbort(StreamerError):  # noqa: N818
+    """A transaction can't be committed: abort it, and nothing of it is seen. What it held may be sent again in another one."""
+
+
+class Unclear(Unavailable):
+    """Nobody knows whether a transaction was committed: run the assignments of its partitions anew, and never send again on a guess."""
 
 
 class OffsetOutOfRange(StreamerError):  # noqa: N818
@@ -90,7 +98,8 @@ class Commit:
     """One atomic step of one partition.
 
     `expected` is the commit id that the batch began at. `announce` holds values of the application, not of the partition (the announced
-    model, a model version by its number), which only the owner of partition 0 may write, in the same step.
+    model, a model version by its number), which only the owner of partition 0 may write, in the same step. One that `clears` deletes every
+    profile of the partition first.
     """
 
     partition: int
@@ -102,6 +111,7 @@ class Commit:
     outbox: bytes
     profiles: Packed
     announce: Mapping[str, bytes]
+    clears: bool = False
 
 
 class Outcome(Enum):
@@ -123,6 +133,9 @@ class StateStore(Protocol):
 
     def read(self, partitions: Sequence[int]) -> list[PartitionState]:
         """Read states without claiming."""
+
+    def owners(self, partitions: Sequence[int]) -> list[str]:
+        """Read each partition's owner token, and nothing else."""
 
     def load(self, partitions: Sequence[int], ids: Sequence[tuple[U8, I64]]) -> list[Packed]:
         """Read the profiles of each partition's customers: `ids` gives (joined ids, bounds) for each."""
@@ -157,6 +170,10 @@ class Committed(NamedTuple):
     commit_id: str
 
 
+class Membership(Protocol):
+    """What a member was in its group at one moment; only the adapter looks inside."""
+
+
 class Rebalanced(NamedTuple):
     """What the group did since it was last asked. A lost partition may already have another owner; a revoked one has not."""
 
@@ -189,11 +206,29 @@ class EventLog(Protocol):
     def pause(self, partitions: Sequence[int]) -> None:
         """Deliver nothing from these until `start`."""
 
-    def committed(self, partitions: Sequence[int]) -> dict[int, Committed]:
-        """Read the group's stable positions; a partition without one is left out."""
+    def before_revoked(self, call: Callable[[Sequence[int]], None]) -> None:
+        """Have `call` called, within `fetch` or `close`, while partitions about to be revoked are still owned; what it raises is logged.
 
-    def commit(self, positions: Mapping[int, Committed]) -> None:
-        """Send positions with their commit ids on their way (at-least-once mode); a failure is raised by a later `fetch` or `commit`."""
+        Nothing is called for partitions that are lost.
+        """
+
+    def membership(self) -> Membership:
+        """Give what this member was in the group as of the last `fetch`, for `Transactions.positions`; never newer than that.
+
+        What is called before partitions are revoked is given what the member is then: nobody else can have them yet.
+        """
+
+    def committed(self, partitions: Sequence[int]) -> dict[int, Committed]:
+        """Read the group's stable positions; a partition without one is left out.
+
+        Waits until no transaction that holds a position of these is open; raises `Unavailable` where that takes too long.
+        """
+
+    def commit(self, positions: Mapping[int, Committed], *, wait: bool = False) -> None:
+        """Send positions with their commit ids on their way (at-least-once mode); a failure is raised by a later `fetch` or `commit`.
+
+        With `wait`, return when they are committed, and raise `Unavailable` if they are not.
+        """
 
     def bounds(self, partition: int) -> tuple[int, int]:
         """Read the partition's first offset and high watermark."""
@@ -218,8 +253,48 @@ class Publisher(Protocol):
         """End; waits for nothing."""
 
 
+class Transactions(Protocol):
+    """Kafka's producer side under one transactional id: what is sent between `begin` and `commit` is seen whole or not at all.
+
+    `ClientFailed` is raised where another client uses the same id and keeps on taking it.
+    """
+
+    def settle(self, timeout_s: float) -> None:
+        """End what an earlier client under this id left open: committed if that was decided, else aborted. Then the id is ours.
+
+        Called before the first transaction and after `Unclear`; costs nothing where there is nothing to settle. Raises `Unavailable`.
+        """
+
+    def begin(self) -> None:
+        """Begin a transaction. Raises `Unavailable`."""
+
+    def send(self, records: Sequence[OutRecord]) -> None:
+        """Queue records of the transaction, in order. Raises `MustAbort`."""
+
+    def positions(self, positions: Mapping[int, Committed], membership: Membership, timeout_s: float) -> None:
+        """Make the group's positions part of the transaction; with it they become stable.
+
+        Raises `MustAbort`, also where the broker refuses a membership that is out of date, and `Unclear` where the transaction is gone.
+        """
+
+    def commit(self, timeout_s: float) -> None:
+        """Commit; returns once it is decided. Raises `MustAbort`: nothing was committed; `Unclear`: nobody knows."""
+
+    def abort(self, timeout_s: float) -> None:
+        """Abort the transaction, if there is one. What can't be aborted now is ended by the next `settle`, or by the broker."""
+
+    def close(self) -> None:
+        """End; waits for nothing."""
+
+
 class TopicReader(Protocol):
     """Reads a topic back, for the journal, the models and what was published."""
 
-    def read(self, topic: Topic, partition: int, first: int, timeout_s: float) -> list[LogRecord]:
-        """Read committed records from offset `first` (or the earliest later one) to the high watermark of now."""
+    def bounds(self, topic: Topic, partition: int) -> tuple[int, int]:
+        """Read a partition's first offset and high watermark, whatever transactions are open. Raises `Unavailable`."""
+
+    def read(self, topic: Topic, partition: int, first: int, timeout_s: float, end: int | None = None) -> list[LogRecord]:
+        """Read committed records from offset `first` (or the earliest later one) to `end`, or to the high watermark of now.
+
+        Waits until no transaction below that offset is open. Raises `Unavailable`.
+        """

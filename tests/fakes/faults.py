@@ -7,12 +7,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from streamer.core.errors import Unavailable
+from streamer.core.ports import MustAbort, Unclear
+from tests.fakes.transactions import FakeTransactions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 When = Literal["before", "midway", "after"]
-LOCAL = {"rebalanced", "pause", "end", "close"}  # they ask no server
+LOCAL = {"rebalanced", "pause", "before_revoked", "membership", "end", "close"}  # they ask no server
 
 
 class Killed(BaseException):
@@ -21,7 +23,11 @@ class Killed(BaseException):
 
 @dataclass
 class Fault:
-    """What befalls one call: the error, and how much is done by then; `midway` is half of the commits or of a producer's records."""
+    """What befalls one call: the error, and how much is done by then.
+
+    `midway` is half of the commits, half of a producer's records, records without their positions, or a decision with half of its markers.
+    Of transactions, what can't be `Unavailable` is `MustAbort` or `Unclear`, as the port has it; after `Unclear` the client is a new one.
+    """
 
     error: type[BaseException] = Unavailable
     when: When = "before"
@@ -41,25 +47,44 @@ class Faults:
     def around(self, name: str, port: Any) -> Any:
         return _Port(self, name, port)
 
-    def call(self, name: str, method: str, port: Any, args: tuple[Any, ...]) -> Any:
+    def call(self, name: str, method: str, port: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         full = f"{name}.{method}"
         number = len(self.calls)
         self.calls.append(full)
         fault = self.plan.pop(number, None) or self.plan.pop(full, None) or (Fault() if full in self.down else None)
         if fault is None:
-            return getattr(port, method)(*args)
+            return getattr(port, method)(*args, **kwargs)
         if fault.when == "midway":
-            _half(full, port, args)
+            _half(full, port, args, kwargs)
         elif fault.when == "after":
-            getattr(port, method)(*args)
+            getattr(port, method)(*args, **kwargs)
         message = f"a fault {fault.when} call {number}, {full}"
-        raise fault.error(message)
+        raise _told(fault.error, method, port)(message)
 
 
-def _half(full: str, port: Any, args: tuple[Any, ...]) -> None:
-    if full == "publisher.wait":
+def _told(error: type[BaseException], method: str, port: Any) -> type[BaseException]:
+    """Tell what a client raises for an error."""
+    if not isinstance(port, FakeTransactions):
+        return error
+    if error is Unavailable:
+        error = {"send": MustAbort, "positions": Unclear, "commit": Unclear}.get(method, Unavailable)
+    if issubclass(error, Unclear):
+        port.throw_away()
+    elif issubclass(error, MustAbort):
+        port.fail()
+    return error
+
+
+def _half(full: str, port: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    method = full.rpartition(".")[2]
+    if isinstance(port, FakeTransactions):
+        if method == "send":
+            port.send(args[0][: (len(args[0]) + 1) // 2])
+        elif method == "commit":
+            port.commit_midway(*args, **kwargs)
+    elif full == "publisher.wait":
         del port.queued[len(port.queued) // 2 :]
-        port.wait(*args)
+        port.wait(*args, **kwargs)
     elif full == "store.commit":
         port.commit(args[0][: (len(args[0]) + 1) // 2])
 
@@ -75,5 +100,5 @@ class _Port:
             return getattr(self._port, method)
         return partial(self._call, method)
 
-    def _call(self, method: str, *args: Any) -> Any:
-        return self._faults.call(self._name, method, self._port, args)
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        return self._faults.call(self._name, method, self._port, args, kwargs)

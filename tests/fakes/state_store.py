@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,6 +34,10 @@ class FakePartition:
     state: bytes = b""
     outbox: bytes = b""
     profiles: dict[bytes, bytes] = field(default_factory=dict)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FakePartition:
+        """Copy what can change; bytes can't."""
+        return replace(self, profiles={**self.profiles})
 
 
 @dataclass
@@ -77,6 +81,9 @@ class FakeStateStore:
         held = [self._partition(partition) for partition in partitions]
         return [PartitionState(p.owner, p.commit_id, p.previous_commit_id, p.next_offset, p.state, p.outbox) for p in held]
 
+    def owners(self, partitions: Sequence[int]) -> list[str]:
+        return [self._partition(partition).owner for partition in partitions]
+
     def load(self, partitions: Sequence[int], ids: Sequence[tuple[U8, I64]]) -> list[Packed]:
         found = []
         for partition, (joined, bounds) in zip(partitions, ids, strict=True):
@@ -99,6 +106,8 @@ class FakeStateStore:
             return Outcome.OTHER_COMMIT
         held.previous_commit_id, held.commit_id = held.commit_id, commit.commit_id
         held.next_offset, held.state, held.outbox = commit.next_offset, commit.state, commit.outbox
+        if commit.clears:
+            held.profiles.clear()
         profiles = commit.profiles
         for customer, profile in zip(cut(profiles.ids, profiles.id_bounds), cut(profiles.values, profiles.bounds), strict=True):
             if profile:
