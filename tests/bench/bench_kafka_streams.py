@@ -9,9 +9,10 @@ and the Java runtime's own settings as they come, on the runtime of the wheel `j
 cache that holds every customer, and the parallel collector, which took less CPU than the others. No JDK is needed: the Eclipse compiler
 compiles the source. Jars are those of `kafka_streams/jars.lock`, verified as the broker's are.
 
-The counted events end before Kafka Streams' last commit, so what its cache still holds is never written: that is in its favour. Against it
-is that the runtime is still compiling in the counted part, the less the more events there are; `cpu_less_compiler_us` leaves the compiler's
-threads out (our own code is compiled once and kept on disk).
+Exactly once is the nearer to our job, which commits every batch with each event counted once. At least once, Kafka Streams commits every
+30 s, later than the counted events end: what its cache still holds is written nowhere, and with a cache for every customer nothing is. In
+our favour is that the runtime is still compiling in the counted part, the less the more events there are (our own code is compiled once
+and kept on disk); `cpu_less_compiler_us` leaves the compiler's threads out.
 """
 
 from __future__ import annotations
