@@ -229,7 +229,7 @@ class FirstFit:
 
     enabled: Annotated[bool, Setting(kinds.boolean(), "Whether to fit a first model where there is none.")] = True
     customers_min: Annotated[int, Setting(kinds.whole(1, 100_000_000), "Eligible customers that must be known before.")] = 1_000
-    history_days_min: Annotated[int, Setting(kinds.duration("d", 0, 3_650), "Event time that must lie behind before.")] = 7
+    history_days_min: Annotated[int, Setting(kinds.duration("d", 0, 3_650), "Event time that must lie behind before.")] = 21
 
 
 @dataclass(frozen=True, slots=True)
