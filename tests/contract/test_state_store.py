@@ -139,6 +139,37 @@ def test_an_empty_profile_deletes_the_customer(store: StateStore) -> None:
     assert [0] == store.count([0])
 
 
+def test_a_commit_that_clears_leaves_only_its_own_profiles(store: StateStore) -> None:
+    for partition in (0, 1):
+        store.claim(partition, "w1")
+        store.commit([step({b"a": b"A", b"b": b"B", b"c": b"C"}, partition=partition)])
+    assert [Outcome.APPLIED] == store.commit([step({b"b": b"BB", b"d": b"D", b"a": b""}, "c2", "c1", clears=True, state=b"new")])
+    assert {b"b": b"BB", b"d": b"D"} == everything(store)
+    assert [2, 3] == store.count([0, 1])
+    assert [PartitionState("w1", "c2", "c1", 7, b"new", b"o")] == store.read([0])
+    assert [Outcome.APPLIED] == store.commit([step({}, "c3", "c2", clears=True)])
+    assert ({}, 0) == (everything(store), store.count([0])[0])
+    assert [Outcome.APPLIED] == store.commit([step({b"e": b"E"}, "c4", "c3", clears=True, announce={"model": b"m"})])
+    assert ({b"e": b"E"}, b"m") == (everything(store), store.announced("model"))
+
+
+@pytest.mark.parametrize("change", [{"owner": "w2"}, {"expected": "c0"}])
+def test_a_refused_commit_clears_nothing(store: StateStore, change: dict[str, str]) -> None:
+    store.claim(0, "w1")
+    store.commit([step({b"a": b"A"})])
+    refused = {"commit_id": "c2", "expected": "c1", "clears": True} | change
+    assert [Outcome.APPLIED] != store.commit([step({b"b": b"B"}, **refused)])  # type: ignore[arg-type]
+    assert {b"a": b"A"} == everything(store)
+
+
+def test_owners_are_those_of_the_latest_claims(store: StateStore) -> None:
+    store.claim(2, "w2")
+    store.claim(0, "w1")
+    store.claim(0, "w3")
+    assert ["", "w3", "w2", "w3"] == store.owners([1, 0, 2, 0])
+    assert [] == store.owners([])
+
+
 def test_several_partitions_are_committed_and_loaded_in_one_go_each_by_its_own_guard(store: StateStore) -> None:
     for partition in range(4):
         store.claim(partition, f"w{partition}")

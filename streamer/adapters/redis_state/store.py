@@ -105,6 +105,11 @@ class RedisStateStore:
         keys = [self._key(partition, "meta") for partition in partitions]
         return [_state(reply) for reply in self._read([(key, (b"HMGET", key, *_META)) for key in keys])]
 
+    def owners(self, partitions: Sequence[int]) -> list[str]:
+        """Read each partition's owner token, and nothing else."""
+        keys = [self._key(partition, "meta") for partition in partitions]
+        return [(reply or b"").decode() for reply in self._read([(key, (b"HGET", key, b"owner")) for key in keys])]
+
     def load(self, partitions: Sequence[int], ids: Sequence[tuple[U8, I64]]) -> list[Packed]:
         """Read the profiles of each partition's customers, in order; an absent one is empty."""
         asked = [i for i, (_, bounds) in enumerate(ids) if len(bounds) > 1]
@@ -205,6 +210,7 @@ class RedisStateStore:
             b"%d" % commit.next_offset,
             commit.state,
             commit.outbox,
+            b"%d" % commit.clears,
             b"%d" % (len(profiles.id_bounds) - 1),
             wire.lengths(profiles),
         )
