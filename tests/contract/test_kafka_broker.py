@@ -5,20 +5,33 @@ from __future__ import annotations
 import socket
 import time
 import uuid
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from streamer.adapters.kafka import EventsProducer, KafkaAdmin, KafkaEventLog, KafkaPublisher, KafkaSettings, KafkaTopicReader, topic_plans
+from streamer.adapters.kafka import (
+    EventsProducer,
+    KafkaAdmin,
+    KafkaEventLog,
+    KafkaPublisher,
+    KafkaSettings,
+    KafkaTopicReader,
+    KafkaTransactions,
+    topic_plans,
+)
 from streamer.adapters.kafka.admin import TopicPlan
 from streamer.adapters.kafka.events_producer import EventRecord
 from streamer.core.errors import Misconfigured, Unavailable
-from streamer.core.ports import Committed, OutRecord, Topic
+from streamer.core.ports import Committed, MustAbort, OutRecord, Topic, Unclear
 from tests.contract.kafka_worlds import RealWorld
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from streamer.adapters.servers import EmbeddedKafka
 
 
 @pytest.fixture
@@ -38,6 +51,15 @@ def nowhere() -> Iterator[KafkaSettings]:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         yield KafkaSettings(f"127.0.0.1:{closed.getsockname()[1]}", timeout_s=0.5)
+
+
+@contextmanager
+def frozen(server: EmbeddedKafka) -> Iterator[None]:
+    server.pause()
+    try:
+        yield
+    finally:
+        server.resume()
 
 
 def test_reading_waits_for_an_open_transaction_and_leaves_out_an_aborted_one(world: RealWorld, transactional: Producer) -> None:
@@ -166,6 +188,97 @@ def test_any_other_property_can_be_set(world: RealWorld) -> None:
     log.close()
 
 
+@pytest.mark.parametrize(
+    ("properties", "named"),
+    [
+        ({"transactional.id": "other"}, "transactional.id"),
+        ({"transaction.timeout.ms": 60_000}, "transaction.timeout.ms"),
+        ({"enable.idempotence": False}, "enable.idempotence"),
+        ({"acks": 1}, "acks"),
+        ({"socket.timeout.ms": 60_000}, "socket.timeout.ms"),
+    ],
+)
+def test_transactions_keep_what_guarantees_rest_on(properties: dict[str, str | int], named: str) -> None:
+    with pytest.raises(Misconfigured, match=named):
+        KafkaTransactions(KafkaSettings("127.0.0.1:1", properties), {}, "t", "x")
+
+
+def test_a_record_that_the_client_refuses_ends_its_transaction(world: RealWorld) -> None:
+    topics = {Topic.CHANGES: world.create(1)}
+    out = KafkaTransactions(world.plain, topics, "t", uuid.uuid4().hex)
+
+    def whole(records: list[OutRecord]) -> None:
+        out.begin()
+        out.send(records)
+        out.commit(20.0)
+
+    refused = [(MustAbort, 7, b"no such partition"), (Misconfigured, 0, b"x" * 2_000_000)]
+    for error, partition, value in refused:
+        with pytest.raises(error):
+            whole([OutRecord(Topic.CHANGES, 0, b"k", b"before", ()), OutRecord(Topic.CHANGES, partition, b"k", value, ())])
+        out.abort(20.0)
+    whole([OutRecord(Topic.CHANGES, 0, b"k", b"fits", ())])
+    assert [b"fits"] == [record.value for record in world.reader(topics).read(Topic.CHANGES, 0, 0, 20.0)]
+    out.close()
+
+
+def test_transactions_with_a_broker_that_is_not_there_are_unavailable(nowhere: KafkaSettings) -> None:
+    out = KafkaTransactions(nowhere, {Topic.CHANGES: "t"}, "t", "x")
+    with pytest.raises(Unavailable):
+        out.settle(0.3)
+    with pytest.raises(Unavailable):
+        out.begin()
+    out.abort(0.3)
+    out.close()
+
+
+def test_a_broker_that_hangs_leaves_nothing_to_guess(own_kafka: EmbeddedKafka) -> None:
+    settings = KafkaSettings(own_kafka.address, timeout_s=20.0)
+    world = RealWorld(own_kafka.address)
+    topics = {Topic.CHANGES: world.create(1)}
+    source = world.create(1)
+    log = KafkaEventLog(replace(settings, timeout_s=2.0), source, "g")
+    while not log.rebalanced().assigned:
+        log.fetch(1, 0.1, 0.0)
+    out = KafkaTransactions(settings, topics, source, "x")
+
+    def stage(value: bytes) -> None:
+        out.begin()
+        out.send([OutRecord(Topic.CHANGES, 0, b"k", value, ())])
+
+    stage(b"a")
+    out.commit(20.0)
+    stage(b"b")
+    out.positions({0: Committed(1, "b")}, log.membership(), 20.0)
+    with frozen(own_kafka):
+        began = time.monotonic()
+        with pytest.raises((Unclear, MustAbort)):
+            out.commit(1.0)
+        out.abort(1.0)
+        assert time.monotonic() - began < 4.0
+    out.settle(20.0)
+    reader = KafkaTopicReader(settings, topics)
+    told = [record.value for record in reader.read(Topic.CHANGES, 0, 0, 20.0)]
+    assert told in ([b"a"], [b"a", b"b"])
+    stage(b"c")
+    with frozen(own_kafka):
+        began = time.monotonic()
+        with pytest.raises(MustAbort):
+            out.positions({0: Committed(2, "c")}, log.membership(), 1.0)
+        out.abort(1.0)
+        with pytest.raises(Unavailable):
+            log.commit({0: Committed(2, "c")}, wait=True)
+        assert time.monotonic() - began < 20.0
+    log.commit({0: Committed(3, "d")}, wait=True)
+    assert {0: Committed(3, "d")} == log.committed([0])
+    stage(b"d")
+    out.commit(20.0)
+    assert [*told, b"d"] == [record.value for record in reader.read(Topic.CHANGES, 0, 0, 20.0)]
+    out.close()
+    reader.close()
+    log.close()
+
+
 def test_topics_that_are_missing_are_made_and_those_there_are_left_alone(world: RealWorld) -> None:
     admin = KafkaAdmin(world.plain)
     prefix = uuid.uuid4().hex
@@ -212,7 +325,7 @@ def test_a_member_that_was_expelled_is_told_what_it_lost(world: RealWorld) -> No
     while not (first := log.rebalanced()).assigned and time.monotonic() < deadline:
         log.fetch(1, 0.1, 0.0)
     log.start(0, 0)
-    time.sleep(6.5)
+    time.sleep(8.0)
     lost: set[int] = set()
     again: set[int] = set()
     while not again and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""Kafka: the event log, the publisher, the reader of topics, topics' upkeep and a producer of events.
+"""Kafka: the event log, the publisher, transactions, the reader of topics, topics' upkeep and a producer of events.
 
 Each client is made of a `KafkaSettings`, and none speaks to a broker when this is imported.
 """
@@ -11,6 +11,7 @@ from streamer.adapters.kafka.event_log import KafkaEventLog
 from streamer.adapters.kafka.events_producer import EventsProducer
 from streamer.adapters.kafka.publisher import KafkaPublisher
 from streamer.adapters.kafka.topic_reader import KafkaTopicReader
+from streamer.adapters.kafka.transactions import KafkaTransactions
 
 __all__ = [
     "EventsProducer",
@@ -19,6 +20,7 @@ __all__ = [
     "KafkaPublisher",
     "KafkaSettings",
     "KafkaTopicReader",
+    "KafkaTransactions",
     "TopicPlan",
     "topic_plans",
 ]

@@ -66,7 +66,7 @@ def explain(error: KafkaError, what: str) -> StreamerError:
     remedy = _REMEDIES.get(error.code())
     if remedy is not None:
         return Misconfigured(f"{what}: {error.str()}. To mend it, {remedy}")
-    if error.fatal():
+    if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
         return ClientFailed(f"{what}: {error.str()}")
     return Unavailable(f"{what}: {error.str()}")
 
@@ -146,9 +146,11 @@ def reason(error: Exception) -> str:
     return first.str() if isinstance(first, KafkaError) else str(first)
 
 
-def error_of(exception: KafkaException) -> KafkaError:
-    """Take the error out of an exception."""
-    first = exception.args[0]
+def error_of(exception: BaseException) -> KafkaError:
+    """Take the error out of an exception; a client whose callback was called after a fatal error hides it in a `SystemError`."""
+    if isinstance(exception, SystemError) and exception.__cause__ is not None:
+        exception = exception.__cause__
+    first = exception.args[0] if exception.args else exception
     return first if isinstance(first, KafkaError) else KafkaError(KafkaError._FAIL, str(first))  # noqa: SLF001
 
 

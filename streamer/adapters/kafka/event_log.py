@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import time
 from operator import itemgetter
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from streamer.core.errors import Misconfigured, Unavailable
 from streamer.core.ports import Committed, OffsetOutOfRange, Rebalanced
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from streamer.adapters.kafka.client import KafkaSettings
     from streamer.core.columns import I64
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 NEVER = np.iinfo(np.int64).max
 """The position of a partition that is not started: no offset reaches it."""
+NO_MEMBER = b""
+"""The membership of one who isn't in the group: the broker would let a stranger commit while a group is empty."""
 SEEK_S = 1.0
 """A partition just assigned can't be sought for a moment."""
 CALL_S_MAX = 5.0
@@ -93,19 +97,26 @@ class KafkaEventLog:
         self._mine: set[int] = set()
         self._stuck: set[int] = set()
         self._commit_error: KafkaError | None = None
+        self._committing: Thread | None = None
+        self._before_revoked: Callable[[Sequence[int]], None] | None = None
         fixed = {**_FIXED, "group.id": group, **_assignor(settings)}
         if instance_id is not None:
             fixed["group.instance.id"] = instance_id
         config = configuration(settings, defaults=_DEFAULTS, fixed=fixed)
         config |= {"on_commit": self._on_commit, **self._watch.callbacks()}
         self._consumer: Any = made(Consumer, config)
+        self._stranger: bytes = self._consumer.consumer_group_metadata()
+        self._membership = NO_MEMBER
         self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def fetch(self, records_max: int, wait_s: float, gather_s: float) -> Fetched:
         """Wait up to `wait_s` for the first record, then take what arrives within `gather_s`, up to `records_max`."""
         if self._deferred:
             raise self._deferred.pop(0)
-        messages = self._take(records_max, wait_s, gather_s)
+        try:
+            messages = self._take(records_max, wait_s, gather_s)
+        finally:
+            self._learn_membership()
         if any(map(Message.error, messages)):
             messages = self._without_errors(messages)
         count = len(messages)
@@ -161,6 +172,14 @@ class KafkaEventLog:
         except KafkaException as error:  # what isn't assigned delivers nothing anyway
             LOG.debug("pausing %s%s: %s", self._topic, list(partitions), error_of(error).str())
 
+    def before_revoked(self, call: Callable[[Sequence[int]], None]) -> None:
+        """Have `call` called, within `fetch` or `close`, while partitions about to be revoked are still owned; what it raises is logged."""
+        self._before_revoked = call
+
+    def membership(self) -> bytes:
+        """Give what this member was in the group as of the last `fetch`, or is while partitions are about to be revoked."""
+        return self._membership
+
     def committed(self, partitions: Sequence[int]) -> dict[int, Committed]:
         """Read the group's stable positions; waits for transactions of a predecessor to end.
 
@@ -176,22 +195,28 @@ class KafkaEventLog:
                 raise explain(answer.error, what)
         return {answer.partition: Committed(answer.offset, answer.metadata or "") for answer in answers if answer.offset >= 0}
 
-    def commit(self, positions: Mapping[int, Committed]) -> None:
-        """Send positions with their commit ids on their way.
+    def commit(self, positions: Mapping[int, Committed], *, wait: bool = False) -> None:
+        """Send positions with their commit ids on their way; with `wait`, return when they are committed.
 
         Raises:
-            Unavailable: an earlier commit failed. One that a rebalance overtook is no failure: who has the records now reads them again.
+            Unavailable: this commit failed, or, without `wait`, an earlier one. Where it isn't waited for, one that a rebalance overtook is
+                no failure: who has the records now reads them again.
 
         """
+        what = f"committing offsets of {self._topic}"
         error, self._commit_error = self._commit_error, None
-        if error is not None:
-            raise explain(error, f"committing offsets of {self._topic}")
+        if error is not None and not wait:
+            raise explain(error, what)
         offsets = [TopicPartition(self._topic, p, at.next_offset, metadata=at.commit_id) for p, at in positions.items()]
-        if offsets:
-            try:
+        if not offsets:
+            return
+        try:
+            if wait:
+                self._commit_and_wait(offsets, what)
+            else:
                 self._consumer.commit(offsets=offsets, asynchronous=True)
-            except KafkaException as failed:
-                raise explain(error_of(failed), f"committing offsets of {self._topic}") from failed
+        except KafkaException as failed:
+            raise explain(error_of(failed), what) from failed
 
     def bounds(self, partition: int) -> tuple[int, int]:
         """Read the partition's first offset and high watermark, whatever transactions are open."""
@@ -207,8 +232,37 @@ class KafkaEventLog:
 
     def close(self) -> None:
         """Leave the group once the commits under way are answered (a static member stays in it)."""
+        self._tell(sorted(self._mine))
+        self._before_revoked = None
         self._watermarks.close()
+        if self._committing is not None:
+            self._committing.join(self._timeout_s)
+            if self._committing.is_alive():
+                return  # it uses the client, which would wait for it; the group will miss us
         self._consumer.close()
+
+    def _commit_and_wait(self, offsets: list[TopicPartition], what: str) -> None:
+        """Commit in a thread of its own: while its broker hangs, the client tries again for ever and can't be stopped."""
+        answers: SimpleQueue[list[TopicPartition] | KafkaException] = SimpleQueue()
+
+        def commit() -> None:
+            try:
+                answers.put(self._consumer.commit(offsets=offsets, asynchronous=False))
+            except KafkaException as failed:
+                answers.put(failed)
+
+        self._committing = Thread(target=commit, name="commit", daemon=True)
+        self._committing.start()
+        try:
+            answer = answers.get(timeout=self._timeout_s)
+        except Empty:
+            message = f"{what}: no answer within {self._timeout_s} s"
+            raise Unavailable(message) from None
+        if isinstance(answer, KafkaException):
+            raise answer
+        for one in answer:
+            if one.error is not None:
+                raise explain(one.error, what)
 
     def _take(self, records_max: int, wait_s: float, gather_s: float) -> list[Message]:
         try:
@@ -272,12 +326,30 @@ class KafkaEventLog:
             self._assigned.append(where.partition)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._learn_membership()
+        self._tell([where.partition for where in partitions])
         self._forget(partitions, self._revoked)
         consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._forget(partitions, self._lost)
         consumer.incremental_unassign(partitions)
+
+    def _learn_membership(self) -> None:
+        """Keep what we are in the group, as a callback or a poll ends; never when it is used, when the client's threads may be further on.
+
+        Nobody else has a partition of ours in a generation that the client can be in before we gave it up.
+        """
+        metadata = self._consumer.consumer_group_metadata()
+        self._membership = NO_MEMBER if metadata == self._stranger else metadata
+
+    def _tell(self, partitions: Sequence[int]) -> None:
+        if self._before_revoked is None or not partitions:
+            return
+        try:
+            self._before_revoked(partitions)
+        except Exception:  # noqa: BLE001  # it would be raised through the client, which then gives up nothing
+            LOG.exception("%s: what is done before partitions are revoked failed", self._watch.what)
 
     def _forget(self, partitions: list[TopicPartition], into: list[int]) -> None:
         for where in partitions:

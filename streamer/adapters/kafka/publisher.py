@@ -33,13 +33,7 @@ class KafkaPublisher:
 
     def send(self, records: Sequence[OutRecord]) -> None:
         """Queue records, in order; waits, within the settings' time-out, while the queue is full."""
-        produce = self._outgoing.produce
-        last, name = None, ""
-        for topic, partition, key, value, headers in records:
-            if topic is not last:  # a look-up costs an enumeration's hash, in Python
-                last, name = topic, self._topics[topic]
-            produce(name, key, value, headers, -1 if partition is None else partition)
-        self._outgoing.serve()
+        self._outgoing.send(records, self._topics)
 
     def wait(self, timeout_s: float) -> None:
         """Return once all is acknowledged; raises what failed, or `Unavailable` at the bound, and then nothing stays queued."""

@@ -44,15 +44,25 @@ class KafkaTopicReader:
 
         """
         self._topics = dict(topics)
+        self._timeout_s = settings.timeout_s
         self._watermarks = Watermarks(settings)
         self._watch = Watch("reading topics back")
         self._config = configuration(without_group(settings), defaults=_DEFAULTS, fixed=_FIXED) | self._watch.callbacks()
         self._consumer: Any = None
 
-    def read(self, topic: Topic, partition: int, first: int, timeout_s: float) -> list[LogRecord]:
-        """Read committed records from offset `first` (or the earliest later one) to the high watermark of now.
+    def bounds(self, topic: Topic, partition: int) -> tuple[int, int]:
+        """Read a partition's first offset and high watermark, whatever transactions are open.
 
-        Waits until no transaction below that watermark is open. Offsets have gaps where records were compacted away, where a transaction
+        Raises:
+            Unavailable: no answer within the settings' time-out.
+
+        """
+        return self._watermarks.of(self._topics[topic], partition, self._timeout_s)
+
+    def read(self, topic: Topic, partition: int, first: int, timeout_s: float, end: int | None = None) -> list[LogRecord]:
+        """Read committed records from offset `first` (or the earliest later one) to `end`, or to the high watermark of now.
+
+        Waits until no transaction below that offset is open. Offsets have gaps where records were compacted away, where a transaction
         ended or where one was aborted; the end is therefore told by the position, not by a record.
 
         Raises:
@@ -61,7 +71,8 @@ class KafkaTopicReader:
         """
         deadline = time.monotonic() + timeout_s
         name = self._topics[topic]
-        earliest, end = self._watermarks.of(name, partition, timeout_s)
+        earliest, high = self._watermarks.of(name, partition, timeout_s)
+        end = high if end is None else min(end, high)
         position = max(first, earliest)
         if position >= end:
             return []
