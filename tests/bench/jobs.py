@@ -126,14 +126,14 @@ def fill(place: Place, traffic: Traffic) -> None:
 
 
 def floor(place: Place, events: int, lead: int = 0, tail: int = 0) -> kit.Figures:
-    """Consume and decode with fastavro, in a process of its own: `cpu_us` an event, `events_per_s`."""
+    """Consume and decode with fastavro, in a process of its own: `cpu_us` an event, `events_per_s`, `page_faults_per_event`."""
     return _child("floor", place, {"events": events, "lead": lead, "tail": tail})
 
 
 def job(place: Place, events: int, lead: int = 0, tail: int = 0) -> kit.Figures:
     """Run a worker over the events, in a process of its own.
 
-    Gives `cpu_us` an event, `events_per_s`, `changes_per_event`, `events_per_batch`; where the CPU went: `in_STAGE_us` of the main thread
+    Gives what the floor does, `changes_per_event` and `events_per_batch`; where the CPU went: `in_STAGE_us` of the main thread
     for each stage of `streamer.app.recording`, `in_between_us` for the main thread outside of them, `in_clients_us` for all other threads;
     and `wait_STAGE_us`, for how long the main thread did not run in a stage, most of it waiting for a server.
     """
@@ -333,12 +333,13 @@ class _Spent:
     """CPU and time since a moment, an event."""
 
     def __init__(self, seen: int) -> None:
-        self._seen, self._cpu_s, self._wall_s = seen, kit.cpu_s(), time.monotonic()
+        self._seen, self._cpu_s, self._wall_s, self._faults = seen, kit.cpu_s(), time.monotonic(), kit.page_faults()
 
     def figures(self, seen: int) -> kit.Figures:
         counted = max(seen - self._seen, 1)
         used_s, took_s = kit.cpu_s() - self._cpu_s, time.monotonic() - self._wall_s
-        return {"cpu_us": used_s / counted * 1e6, "events_per_s": counted / took_s}
+        faults = (kit.page_faults() - self._faults) / counted
+        return {"cpu_us": used_s / counted * 1e6, "events_per_s": counted / took_s, "page_faults_per_event": faults}
 
 
 class _Both(AbstractContextManager[None]):

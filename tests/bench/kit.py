@@ -74,6 +74,11 @@ def threads_s() -> dict[str, float]:
     return found
 
 
+def page_faults() -> int:
+    """How often this process so far touched memory that it had to be given first: much of it is memory given back and taken again."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
 def load() -> float:
     """How many processes wanted to run in the last minute, on average: above the number of cores, times are not to be trusted."""
     return os.getloadavg()[0]
@@ -283,14 +288,15 @@ def plot_shares(shares: Mapping[str, Mapping[str, float]], path: Path, *, title:
     """Draw a PNG: for every label a bar across, made of named parts; parts too small for a number have none."""
     axes, save = _plot(path, title, "")
     longest = max((sum(parts.values()) for parts in shares.values()), default=1.0)
-    names = list(dict.fromkeys(name for parts in shares.values() for name in parts))
+    parted = [(name, part) for parts in shares.values() for name, part in parts.items()]
+    names = list(dict.fromkeys(name for name, part in parted if part > longest / 200))
     ends = dict.fromkeys(shares, 0.0)
     for n, name in enumerate(names):
         widths = [max(parts.get(name, 0.0), 0.0) for parts in shares.values()]
         bars = axes.barh(list(shares), widths, left=list(ends.values()), label=name, color=SHADES[n % len(SHADES)], height=0.7)
-        axes.bar_label(bars, [number(w) if w > longest / 25 else "" for w in widths], label_type="center", fontsize=7)
+        axes.bar_label(bars, [f"{w:.2f}" if w > longest / 16 else "" for w in widths], label_type="center", fontsize=7)
         ends = {label: end + width for (label, end), width in zip(ends.items(), widths, strict=True)}
-    axes.invert_yaxis()
+    axes.set_ylim(max(len(shares), 3) - 0.5, -0.5)
     axes.set_xlabel(unit)
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     axes.spines[["top", "right"]].set_visible(False)
