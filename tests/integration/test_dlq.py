@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import confluent_kafka
 import pytest
 
 import schemas
@@ -17,8 +20,6 @@ from tests.integration.test_job import shop
 from tests.integration.test_looking import MISCONFIGURED, parsed, streamer
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from streamer.adapters.servers import Running
 
 PARTITIONS = 3
@@ -121,3 +122,43 @@ def test_nothing_to_look_at_says_what_to_do(job: Job) -> None:
     assert "nothing was refused" in streamer(job, "dlq", "list").stdout
     assert "nothing was refused" in streamer(job, "dlq", "retry", "--all").stdout
     assert NOT_THERE == streamer(job, "dlq", "show", "0:0").returncode
+
+
+def librdkafka() -> ctypes.CDLL:
+    """The client's own library: no client in Python writes a header's name that is not UTF-8, and others do."""
+    package = Path(confluent_kafka.__file__).parent
+    found = [*package.parent.glob("confluent_kafka.libs/librdkafka*"), *package.glob(".dylibs/librdkafka*")]
+    if not found:
+        pytest.skip("the client's library is not beside it")
+    return ctypes.CDLL(str(found[0]))
+
+
+def send_with_header(job: Job, key: bytes, value: bytes, name: bytes) -> None:
+    """Send a record with a header of any name."""
+    library, error = librdkafka(), ctypes.create_string_buffer(512)
+    library.rd_kafka_conf_new.restype = library.rd_kafka_new.restype = ctypes.c_void_p
+    settings = ctypes.c_void_p(library.rd_kafka_conf_new())
+    library.rd_kafka_conf_set(settings, b"bootstrap.servers", job.bootstrap.encode(), error, ctypes.c_size_t(512))
+    producer = ctypes.c_void_p(library.rd_kafka_new(0, settings, error, ctypes.c_size_t(512)))
+    end, topic, value_, key_, flags, header = 0, 1, 4, 5, 7, 9  # rd_kafka_vtype_t
+    sized = [ctypes.c_char_p(value), ctypes.c_size_t(len(value)), key_, ctypes.c_char_p(key), ctypes.c_size_t(len(key))]
+    headed = [header, ctypes.c_char_p(name), ctypes.c_char_p(b"x"), ctypes.c_ssize_t(1)]
+    named = [topic, ctypes.c_char_p(job.config.topics.events.encode()), flags, 2]
+    assert 0 == library.rd_kafka_producev(producer, *named, value_, *sized, *headed, end)
+    assert 0 == library.rd_kafka_flush(producer, 30_000)
+    library.rd_kafka_destroy(producer)
+
+
+def test_a_header_whose_name_is_no_text_stops_nobody(job: Job) -> None:
+    job.create()
+    event = {**shop(1, 1, seed=1)[0], "customer_id": "odd"}
+    body = wire.framed(codec.encode("behaviour_event", event), 1)
+    send_with_header(job, b"odd", body, b"\xff\xfe")
+    send_with_header(job, b"odd", body + b"\0", b"\xff\xfe")
+    job.send(shop(30, 6, seed=2))
+    with job.worker("a"):
+        job.wait_done()
+    assert 7 == len(job.profiles())
+    [letter] = listed(job)["letters"]
+    assert "trailing_bytes" == letter["reason"]
+    assert 0 == streamer(job, "dlq", "show", letter["address"]).returncode

@@ -21,6 +21,7 @@ import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from streamer.adapters.kafka.client import LOG, Watch, configuration, error_of, explain, made, retried
+from streamer.adapters.kafka.headers import headers_of_all
 from streamer.adapters.kafka.offsets import Watermarks
 from streamer.core.columns import Fetched
 from streamer.core.errors import Misconfigured, Unavailable
@@ -392,7 +393,7 @@ def _columns(messages: list[Message], partitions: Any, offsets: I64) -> Fetched:
     values: list[bytes] = given
     bounds = np.zeros(count + 1, np.int64)
     np.cumsum(np.fromiter(map(len, values), np.int64, count), out=bounds[1:])
-    headers = list(map(Message.headers, messages))
+    headers = headers_of_all(messages)
     return Fetched(
         partition=partitions,
         offset=offsets,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streamer.adapters.kafka.client import Watch, configuration, error_of, explain, made, retried
+from streamer.adapters.kafka.headers import headers_of
 from streamer.adapters.kafka.offsets import CALL_S_MAX, Watermarks, without_group
 from streamer.core.errors import Unavailable
 from streamer.core.ports import LogRecord
@@ -172,4 +173,4 @@ def _at_end(message: Message) -> bool:
 
 def _record(message: Message) -> LogRecord:
     _, timestamp = message.timestamp()
-    return LogRecord(int(message.offset() or 0), timestamp, message.key(), message.value(), tuple(message.headers() or ()))
+    return LogRecord(int(message.offset() or 0), timestamp, message.key(), message.value(), headers_of(message))
