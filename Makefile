@@ -10,7 +10,7 @@ PARALLEL := -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-retail test test-long tests bench lint format coverage requirements clean
+.PHONY: help demo demo-retail test test-long tests bench lint format coverage fuzz requirements clean
 
 help:  ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ test-long: $(VENV)/.dev  ## the tests that take minutes
 coverage: $(VENV)/.dev  ## every branch of streamer/core, counted uncompiled
 	NUMBA_DISABLE_JIT=1 HYPOTHESIS_PROFILE=uncompiled $(PYTEST) -n 2 -m "uncompiled and not long and not compiled" \
 	  --cov --cov-branch --cov-report term-missing:skip-covered --cov-fail-under 100 tests/unit tests/properties
+
+# Any options of libFuzzer: `make fuzz FUZZ=-runs=1000000`. What it finds is in .fuzz; docs/dead-letters.md says how to keep it.
+fuzz: $(VENV)/.fuzz  ## hostile records, led by the coverage of the uncompiled decoder, for ten minutes
+	$(BIN)/python -m tests.fuzz.fuzz_intake $(FUZZ)
 
 # `make bench BENCH=--quick` goes through all of them in a few minutes, to see that they run.
 bench: $(VENV)/.bench $(VENV)/.quix  ## the benchmarks, one after the other
@@ -62,13 +66,15 @@ requirements: $(VENV)/.python  ## choose the newest releases that fit, and write
 	  --constraint requirements/run.txt --output-file requirements/image.txt pyproject.toml
 	env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/pip-tools/bin/pip-compile $(HASHED) --upgrade \
 	  --output-file requirements/quix.txt requirements/quix.in
+	env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/pip-tools/bin/pip-compile $(HASHED) --upgrade \
+	  --output-file requirements/fuzz.txt requirements/fuzz.in
 
 HASHED := --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate \
   --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
 COMPILE := $(HASHED) --build-deps-for editable --extra registry
 
 clean:  ## remove what the targets above made, servers' files aside
-	rm -rf $(VENV) .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist ./*.egg-info
+	rm -rf $(VENV) .coverage* .fuzz .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist ./*.egg-info
 
 # Set-up. A stamp is written last, so an installation that was interrupted is taken up again. The lists name every release, so pip need not look
 # for what they depend on; where it does, it takes a later release for one that is asked for with an extra, and refuses it for want of a hash.
@@ -97,6 +103,11 @@ $(VENV)/.bench: requirements/bench.txt $(VENV)/.dev
 	@touch $@
 
 # An environment of its own: Quix Streams needs an older release of the Kafka client than we do.
+$(VENV)/.fuzz: requirements/fuzz.txt $(VENV)/.dev
+	@$(INSTALL) --require-hashes --no-deps --only-binary :all: --requirement requirements/fuzz.txt \
+	  || { echo "the fuzzer has wheels for Linux on x86-64 and Python 3.11 to 3.13 alone" >&2; exit 1; }
+	@touch $@
+
 $(VENV)/.quix: requirements/quix.txt | $(VENV)/.python
 	@echo "installing Quix Streams, which a benchmark compares with"
 	@$(PYTHON) -m venv $(VENV)/quix
