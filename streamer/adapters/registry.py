@@ -1,7 +1,8 @@
 """Where writers' schemas come from: the package and files that the user names, or a schema registry.
 
 Law: None means that the id is known to name no Avro schema, so the record is refused; `Unavailable` means that nobody knows, so the
-record must wait. An id that is unknown is not asked for again for a while, however many records carry it.
+record must wait. An id that is unknown is not asked for again for a while, however many records carry it. Where very many ids are unknown,
+somebody makes them up: new ones then count as unknown for a while and are not asked for, so that such records hold nobody up.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from uuid import UUID
@@ -103,6 +104,7 @@ class RegistrySettings:
     retries_max: int = 2
     retry_wait_s: float = 0.2
     unknown_ttl_s: float = 30.0
+    unknown_max: int = 100  # ids that turn out unknown within `unknown_ttl_s` before every new one counts as unknown
     entries_max: int = 1_024
     may_register: bool = True
     properties: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -158,6 +160,7 @@ class Registry:
         self._settings = settings
         self._now = now
         self._entries: OrderedDict[int | UUID, _Entry] = OrderedDict()
+        self._unknown_s: deque[float] = deque(maxlen=settings.unknown_max)
 
     def by_id(self, schema_id: int, /) -> str | None:
         """Give a schema by its id.
@@ -207,13 +210,24 @@ class Registry:
     def _look_up(self, schema_id: int | UUID, ask: Callable[..., Any]) -> str | None:
         entry = self._entries.get(schema_id)
         if entry is None or entry.until_s <= self._now():
+            if self._flooded():
+                return None
             text = self._ask(schema_id, ask)
+            if text is None:
+                self._unknown_s.append(self._now())
+                if self._flooded():
+                    log.warning("%d schema ids were unknown of late: new ones count as unknown for a while", self._settings.unknown_max)
             until_s = self._now() + self._settings.unknown_ttl_s if text is None else float("inf")
             entry = self._entries[schema_id] = _Entry(text, until_s)
         self._entries.move_to_end(schema_id)
         if len(self._entries) > self._settings.entries_max:
             self._entries.popitem(last=False)
         return entry.text
+
+    def _flooded(self) -> bool:
+        """Tell whether so many ids were unknown of late that whoever sends them makes them up."""
+        latest = self._unknown_s
+        return len(latest) == self._settings.unknown_max and self._now() - latest[0] < self._settings.unknown_ttl_s
 
     def _ask(self, schema_id: int | UUID, ask: Callable[..., Any]) -> str | None:
         try:

@@ -204,6 +204,20 @@ def test_an_unknown_id_is_asked_for_again_only_after_a_while(fake: FakeRegistry)
         assert EVENT == registry.by_id(5)
 
 
+def test_made_up_ids_cost_a_bounded_number_of_requests_and_known_ids_none(fake: FakeRegistry) -> None:
+    clock = Clock()
+    fake.by_id = {1: {"schema": EVENT}, 2: {"schema": EVENT}}
+    with client(fake, clock, unknown_ttl_s=30.0, unknown_max=10) as registry:
+        assert EVENT == registry.by_id(1)
+        assert {None} == {registry.by_id(schema_id) for schema_id in range(100, 1_100)}
+        assert 11 == len(fake.requests)
+        assert EVENT == registry.by_id(1)
+        assert registry.by_id(2) is None  # nobody knows whether it is made up
+        clock.seconds = 30.0
+        assert EVENT == registry.by_id(2)
+        assert 12 == len(fake.requests)
+
+
 def test_what_is_remembered_is_bounded(fake: FakeRegistry) -> None:
     with client(fake, entries_max=2) as registry:
         for schema_id in (1, 2, 3, 3, 2, 1):
