@@ -70,7 +70,7 @@ def demo_retail(context: typer.Context) -> None:
         f"\n{len(loaded.events):,} events, {sum(known.causes.values()):,} changes for {len(known.segment):,} customers:\n"
         f"{_counted(known.causes)}; {repeats} of them told twice.\n"
         f"The first {burst:,} events came at once and were in their profiles {burst_s:.2f} s later\n"
-        f"({burst / burst_s:,.0f} a second, sending included); the rest came little by little, to be watched."
+        f"({burst / burst_s:,.0f} a second, sending included); the rest came little by little."
     )
     console.print(f"The whole demo took {time.monotonic() - begun_s:.0f} s; the servers and workers it started are stopped.\n")
     show_next(
