@@ -49,3 +49,11 @@ def test_a_demo_refuses_what_it_cannot_show_before_it_starts_anything() -> None:
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert 2 == ended.returncode
     assert "Real servers" not in ended.stdout
+
+
+def test_a_demo_says_in_one_line_that_a_given_server_does_not_answer() -> None:
+    given = {**os.environ, "KAFKA_BOOTSTRAP": "127.0.0.1:1", "REDIS_URL": "redis://127.0.0.1:1/0"}
+    ended = subprocess.run([sys.executable, "-m", "streamer", "demo"], env=given, capture_output=True, text=True, timeout=60, check=False)
+    assert 69 == ended.returncode
+    assert "does not answer" in ended.stderr
+    assert 1 == len(ended.stderr.splitlines())

@@ -46,12 +46,20 @@ SETTINGS = {
 
 @contextmanager
 def servers_of(console: Console, environment: Mapping[str, str], settings: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """Start servers, or use those that the environment names; gives the environment of the demo's workers."""
+    """Start servers, or use those that the environment names; gives the environment of the demo's workers.
+
+    Raises:
+        Unavailable: there are none to be had, or one does not answer.
+
+    """
     from streamer.adapters import servers  # noqa: PLC0415  # slow to import
 
     begun_s = time.monotonic()
     with servers.progress_bar(console) as report:
-        running = servers.start(environment, progress=report)
+        try:
+            running = servers.start(environment, progress=report)
+        except servers.ServersError as error:
+            raise Unavailable(str(error)) from error
     with running:
         took_s = time.monotonic() - begun_s
         console.print(f"   Kafka at {running.kafka_bootstrap}, Redis at {running.redis_url}\n   ({running.source}), {took_s:.1f} s")
