@@ -33,7 +33,7 @@ coverage: $(VENV)/.dev  ## every branch of streamer/core, counted uncompiled
 	NUMBA_DISABLE_JIT=1 HYPOTHESIS_PROFILE=uncompiled $(PYTEST) -n 2 -m "uncompiled and not long and not compiled" \
 	  --cov --cov-branch --cov-report term-missing:skip-covered --cov-fail-under 100 tests/unit tests/properties
 
-# Any options of libFuzzer: `make fuzz FUZZ=-runs=1000000`. What it finds is in .fuzz; docs/dead-letters.md says how to keep it.
+# Any options of libFuzzer: `make fuzz FUZZ=-max_total_time=60`. What it finds is in .fuzz; docs/dead-letters.md says how to keep it.
 fuzz: $(VENV)/.fuzz  ## hostile records, led by the coverage of the uncompiled decoder, for ten minutes
 	$(BIN)/python -m tests.fuzz.fuzz_intake $(FUZZ)
 

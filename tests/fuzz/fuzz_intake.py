@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of the uncompiled decoder and intake, with atheris; the invariant is `tests.fuzz.judge`'s.
 
-    make fuzz                                   # for ten minutes
-    make fuzz FUZZ="-runs=250000 -seed=1"       # any options of libFuzzer
+    make fuzz                                         # for ten minutes
+    make fuzz FUZZ="-runs=250000 -max_total_time=0"   # any options of libFuzzer
 
 It begins at the corpus of `tests/fuzz/corpus.txt` and keeps what it finds in `.fuzz/corpus`; `python -m tests.fuzz.corpus .fuzz/corpus`
 takes from there what reaches something that the corpus does not. Atheris keeps some 2 kB of memory a run, so a long campaign is several.
