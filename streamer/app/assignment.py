@@ -1,43 +1,46 @@
-"""Assignment: what a partition's new owner makes of what Redis, Kafka and the journal say.
+"""Assignment: what a partition's new owner makes of what Redis, Kafka and the output say (5 and 6 of `protocol.py`).
 
-1. Write a new owner token to Redis, and read the state there: whatever the last owner still tries to commit is refused from now on.
-2. Read Kafka's position C and the commit id in its metadata, then compare with Redis's R.
-3. R's outbox is published again unless C carries its id: nobody else knows whether it was.
-4. Where C is beyond R, or there is no R, Redis lost writes: the log is folded again up to C, and of that only what may not have been told
-   is told. The journal is followed at its offsets, so that the rebuild lands where the lost state was. It is read as well where C's id is
-   none of R's last two, for then it may hold decisions that R lacks.
-
-Law: an owner begins exactly at R's `next_offset`, or with the log where there is no R; it never skips what the log doesn't hold any more.
+Law: an owner begins exactly at the state's `next_offset`, or with the log where there is no state; it never skips what the log doesn't hold
+any more.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from streamer.app import journal
+from streamer.app.commits import stamped
+from streamer.app.letters import source_partition
+from streamer.app.protocol import Base, MovedByHand, Seen, recover
+from streamer.app.publishing import Publication
+from streamer.app.rebuild import SWEEP_BEGINS
 from streamer.core import outbox
-from streamer.core.errors import Corrupt, Misconfigured
+from streamer.core.errors import Corrupt, LostOwnership, Misconfigured
 from streamer.core.partition import PartitionData, unpack_state
 from streamer.core.ports import Committed, OffsetOutOfRange, Topic
 
 if TYPE_CHECKING:
-    from streamer.app.tools import Tools
+    from streamer.app.protocol import Recovery
+    from streamer.app.rebuild import Settlement
+    from streamer.app.tools import Settings, Tools
     from streamer.core.declaration import Declaration
-    from streamer.core.ports import OutRecord, PartitionState
+    from streamer.core.ports import LogRecord, PartitionState
 
 log = logging.getLogger(__name__)
 
 NO_LIMIT = int(np.iinfo(np.int64).max)
+TAIL_RECORDS = 10_000
+"""How far back the output is searched for the last commit: beyond the most records of one commit, and the markers of transactions."""
 
 
 @dataclass(slots=True)
 class Owned:
-    """One partition in a worker's hands: rebuilding while it is below `quiet_below`, and with the decisions of `script` still to follow."""
+    """One partition in a worker's hands: rebuilding `until` a commit, and with the decisions of `script` still to follow."""
 
     number: int
     token: str
@@ -45,68 +48,122 @@ class Owned:
     next_offset: int
     data: PartitionData
     script: deque[journal.Entry] = field(default_factory=deque)
-    quiet_below: int = 0
+    until: Committed | None = None
+    clears: bool = False  # the next commit deletes what an earlier life left
+    settlement: Settlement | None = None  # under way, once the rebuild has come to its end
 
     @property
     def limit(self) -> int:
         """Give the first offset that must wait for something else to be done."""
         decision = self.script[0].at_offset if self.script else NO_LIMIT
-        return min(decision, self.quiet_below if self.next_offset < self.quiet_below else NO_LIMIT)
+        return min(decision, NO_LIMIT if self.until is None else self.until.next_offset)
 
-    def was_told(self, next_offset: int) -> bool:
-        """Tell whether a commit up to an offset is within what was told before Redis was lost."""
-        return 0 < next_offset <= self.quiet_below
+    @property
+    def rebuilt(self) -> bool:
+        """Tell whether a rebuild has come to its end, and is to be settled."""
+        if self.until is None or self.next_offset < self.until.next_offset:
+            return False
+        return not self.script or self.script[0].at_offset > self.until.next_offset
+
+    @property
+    def sweeping(self) -> bool:
+        """Tell whether slices of a sweep are due. A rebuild leaves the last one for afterwards (7b)."""
+        return self.until is None and not self.data.swept
 
 
-@dataclass(frozen=True, slots=True)
-class TakenOver:
-    """A partition, what its last owner may not have published, and the position to commit once that is published."""
+class TakenOver(NamedTuple):
+    """A partition, and what its last owner may not have published."""
 
     owned: Owned
-    unpublished: list[OutRecord]
-    position: Committed | None
+    publication: Publication | None
 
 
-def take_over(tools: Tools, declaration: Declaration, partition: int, timeout_s: float, *, follow: bool) -> TakenOver:
-    """Take a partition over; `follow` says to take decisions from the journal alone.
+def take_over(tools: Tools, settings: Settings, declaration: Declaration, partition: int) -> TakenOver:
+    """Take a partition over.
 
     Raises:
-        Misconfigured: the partition's profiles are of another feature version.
+        Misconfigured: the partition's profiles are of another feature version, or its position was moved by hand.
         Corrupt: its state is not what this program writes.
         OffsetOutOfRange: what Redis lost, the log doesn't hold any more.
+        LostOwnership: somebody else claimed it meanwhile.
         Unavailable: one of the servers didn't answer.
 
     """
     token = tools.clock.token()
-    state = tools.store.claim(partition, token)  # 1
-    kafka = tools.log.committed([partition]).get(partition)  # 2
-    data = _data(partition, state, declaration)
-    next_offset = state.next_offset if state.commit_id else tools.log.bounds(partition)[0]
-    if kafka is not None and not state.commit_id and kafka.next_offset < next_offset:
-        raise OffsetOutOfRange(partition, kafka.next_offset)
-    owned = Owned(partition, token, state.commit_id, next_offset, data)
-    behind = kafka is not None and (not state.commit_id or kafka.next_offset > next_offset)
-    known = kafka is not None and kafka.commit_id in {state.commit_id, state.previous_commit_id}
-    if behind or not known or follow:
-        entries = journal.read(tools.reader.read(Topic.JOURNAL, partition, 0, timeout_s))
-        owned.script = journal.script(entries, data)
-    if kafka is not None and behind:  # 4
-        owned.quiet_below = kafka.next_offset
-        log.warning("partition %d: Redis is at offset %d, published up to %d: rebuilding", partition, next_offset, kafka.next_offset)
-    unpublished: list[OutRecord] = []
-    position = None
-    if state.commit_id and (kafka is None or kafka.commit_id != state.commit_id):  # 3
-        unpublished = outbox.unpack(state.outbox)
-        position = None if behind else Committed(state.next_offset, state.commit_id)
-    if data.model:
-        tools.shelf.get(data.model)
-    return TakenOver(owned, unpublished, position)
+    tools.store.claim(partition, token)
+    kafka = tools.log.committed([partition]).get(partition)
+    [state] = tools.store.read([partition])
+    if state.owner != token:
+        message = f"partition {partition} was claimed by another worker, or Redis forgot our claim"
+        raise LostOwnership(message)
+    seen = Seen(state, kafka) if kafka else _look_back(tools, settings, state, partition)
+    try:
+        recovery = recover(seen, exactly_once=settings.exactly_once)
+    except MovedByHand as error:
+        message = (
+            f"the position of partition {partition} in Kafka bears no commit id: somebody moved it by hand, and nothing is skipped or read "
+            "twice. To process a period again, replay it into a namespace of its own; to go on, delete the group's offset of the partition"
+        )
+        raise Misconfigured(message) from error
+    owned = _owned(tools, declaration, partition, token, state, recovery)
+    if recovery.until is not None or settings.follow:
+        entries = journal.read(tools.reader.read(Topic.JOURNAL, partition, 0, settings.publish_timeout_s))
+        owned.script = journal.script(entries, owned.data)
+    if recovery.publishes:
+        tools.shelf.learn(outbox.unpack(state.outbox))
+    if owned.data.model:
+        tools.shelf.get(owned.data.model)
+    if not recovery.publishes:
+        return TakenOver(owned, None)
+    return TakenOver(owned, Publication(partition, token, state.outbox, Committed(state.next_offset, state.commit_id)))
+
+
+def _owned(tools: Tools, declaration: Declaration, partition: int, token: str, state: PartitionState, recovery: Recovery) -> Owned:
+    """Begin from what the recovery says; a sweep begins anew, since another server counts its cursor otherwise."""
+    if recovery.base is Base.STATE:
+        data = _data(partition, state, declaration)
+        data = replace(data, rebuilding=recovery.until is not None, cursor=data.cursor if data.swept else SWEEP_BEGINS)
+        owned = Owned(partition, token, state.commit_id, state.next_offset, data, until=recovery.until)
+    else:
+        first = tools.log.bounds(partition)[0]
+        if recovery.until is not None and recovery.until.next_offset < first:
+            raise OffsetOutOfRange(partition, recovery.until.next_offset)
+        data = PartitionData(declaration.version, rebuilding=recovery.until is not None)
+        owned = Owned(partition, token, state.commit_id, first, data, until=recovery.until, clears=bool(state.commit_id))
+    if recovery.until is not None:
+        log.warning(
+            "partition %d: Redis is at offset %d, published up to %d: rebuilding from %s",
+            partition,
+            state.next_offset,
+            recovery.until.next_offset,
+            recovery.base.value,
+        )
+    return owned
+
+
+def _look_back(tools: Tools, settings: Settings, state: PartitionState, partition: int) -> Seen:
+    """Look for the last commit in the output: every record of an outbox bears its commit's id and position."""
+    where = (Topic.CHANGES,) if settings.follow else (Topic.CHANGES, Topic.JOURNAL, Topic.DEAD_LETTERS)  # others are of who is followed
+    wanted = dict.fromkeys(record.topic for record in outbox.unpack(state.outbox)) if state.commit_id else where
+    read = [stamped(record.headers) for topic in wanted for record in _tail(tools, settings, topic, partition)]
+    told = [found for found in read if found is not None]
+    latest = max(told, default=None, key=lambda found: found.next_offset)
+    return Seen(state, None, latest, any(found.commit_id == state.commit_id for found in told))
+
+
+def _tail(tools: Tools, settings: Settings, topic: Topic, partition: int) -> list[LogRecord]:
+    """Read the last records that a partition's owners wrote to a topic."""
+    own = topic in (Topic.CHANGES, Topic.JOURNAL)
+    found: list[LogRecord] = []
+    for place in [partition] if own else range(settings.topic_partitions.get(topic, 1)):
+        first, end = tools.reader.bounds(topic, place)
+        if first < end:
+            found += tools.reader.read(topic, place, max(first, end - TAIL_RECORDS), settings.publish_timeout_s, end)
+    return [record for record in found if topic is not Topic.DEAD_LETTERS or source_partition(record.headers) == partition]
 
 
 def _data(partition: int, state: PartitionState, declaration: Declaration) -> PartitionData:
     """Read a partition's state."""
-    if not state.commit_id:
-        return PartitionData(declaration.version)
     try:
         data = unpack_state(state.state)
     except ValueError as error:

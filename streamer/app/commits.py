@@ -18,7 +18,7 @@ from streamer.core import outbox
 from streamer.core.columns import Fetched
 from streamer.core.errors import Unavailable
 from streamer.core.partition import DONE, Learned, PartitionData, pack_state, unstack_sums
-from streamer.core.ports import Commit, Outcome, OutRecord, Packed
+from streamer.core.ports import Commit, Committed, Outcome, OutRecord, Packed
 from streamer.core.reasons import Reason
 
 if TYPE_CHECKING:
@@ -68,6 +68,13 @@ def stamp(commit_id: str, next_offset: int) -> Headers:
     return ("commit_id", commit_id.encode()), ("next_offset", str(next_offset).encode())
 
 
+def stamped(headers: Headers) -> Committed | None:
+    """Read a stamp; None where there is none."""
+    found = dict(headers)
+    commit_id, next_offset = found.get("commit_id"), found.get("next_offset")
+    return None if commit_id is None or next_offset is None else Committed(int(next_offset), commit_id.decode())
+
+
 def decide(tools: Tools, settings: Settings, partitions: Sequence[Owned], sums: Sums, batch: FoldedBatch) -> Decided:
     """Decide the commit of each partition that has events or a slice of a sweep, and what they publish; `partitions` as in the fold."""
     folded, rows = batch.folded, batch.taken.rows
@@ -80,7 +87,7 @@ def decide(tools: Tools, settings: Settings, partitions: Sequence[Owned], sums: 
     commit_ids = [tools.clock.token() for _ in partitions]
     numbers = tuple(owned.number for owned in partitions)
     stamps = {number: stamp(commit_ids[i], next_offsets[i]) for i, number in enumerate(numbers)}
-    told = _wanted(folded, partitions, next_offsets)
+    told = _wanted(folded, partitions)
     written = tools.changes.write(
         folded.changes,
         folded.changed,
@@ -96,7 +103,7 @@ def decide(tools: Tools, settings: Settings, partitions: Sequence[Owned], sums: 
         number, next_offset = owned.number, next_offsets[i]
         if ends[number] < 0 and number not in batch.slices:
             continue
-        refused = [] if owned.was_told(next_offset) else refusals.get(number, [])
+        refused = [] if owned.until else refusals.get(number, [])
         refused = [letter._replace(headers=(*letter.headers, *stamps[number])) for letter in refused]
         changes = written.get(number, NOTHING_WRITTEN)
         data = replace(
@@ -107,22 +114,17 @@ def decide(tools: Tools, settings: Settings, partitions: Sequence[Owned], sums: 
             learned=_learned(owned.data, sums, i),
         )
         body = pack_state(data), outbox.pack(refused, changes.packed), folded.profiles(i)
-        commits.append((Commit(number, owned.token, owned.commit_id, commit_ids[i], next_offset, *body, announce={}), data))
+        commit = Commit(number, owned.token, owned.commit_id, commit_ids[i], next_offset, *body, announce={}, clears=owned.clears)
+        commits.append((commit, data))
         published += [*changes.records, *refused]
     return Decided(commits, published, told)
 
 
-def _wanted(folded: Folded, partitions: Sequence[Owned], next_offsets: Sequence[int]) -> Bool:
-    """Choose the changes to tell, (changed,): where a rebuild is below what was told, only those that may not have been.
-
-    Events' changes were told. A sweep's were if another decision followed, which waits for it; else nobody knows how far it had come.
-    """
-    part, offset = folded.changes.part[: folded.changed], folded.changes.offset[: folded.changed]
-    wanted = np.ones(folded.changed, np.bool_)
-    for i, owned in enumerate(partitions):
-        if owned.was_told(next_offsets[i]):
-            wanted &= (part != i) | ((offset == owned.data.at_offset) & (not owned.script))
-    return wanted
+def _wanted(folded: Folded, partitions: Sequence[Owned]) -> Bool:
+    """Choose the changes to tell, (changed,): a rebuild tells none (7a)."""
+    quiet = np.array([owned.until is not None for owned in partitions], np.bool_)
+    told: Bool = ~quiet[folded.changes.part[: folded.changed]]
+    return told
 
 
 def _learned(data: PartitionData, sums: Sums, i: int) -> Learned | None:

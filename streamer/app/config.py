@@ -240,8 +240,6 @@ def _contradictions(config: Config) -> Iterator[tuple[Fault, str]]:
         return Fault(key, str(value), config.origins.get(key, "default"), problem, remedy), other
 
     model = config.model
-    if config.transactions == "on":
-        yield fault("transactions", "on", "is not supported yet", "set `off`; changes are published at least once")
     if model.margin_large < model.margin:
         problem = f"is below `model.margin` ({model.margin})"
         yield fault("model.margin_large", model.margin_large, problem, "raise it, or lower `model.margin`", "model.margin")

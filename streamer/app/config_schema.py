@@ -323,10 +323,10 @@ class Config:
         Literal["off", "on"],
         Setting(
             kinds.choice("off", "on"),
-            "Whether changes and offsets are one Kafka transaction. Only `off` is accepted: changes are then published at least once, "
-            "and `change_id` and `version` tell repeats.",
+            "Whether changes and positions are one Kafka transaction, so that each change is published exactly once. With `off` they are "
+            "published at least once, and `change_id` and `version` tell repeats; stop every worker before switching.",
         ),
-    ] = "off"
+    ] = "on"
     journal: Journal = field(default_factory=Journal)
     log: Log = field(default_factory=Log)
     metrics: Metrics = field(default_factory=Metrics)

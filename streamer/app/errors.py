@@ -6,6 +6,7 @@ Statuses are those of BSD's sysexits.h: the precedent that service managers and 
 from __future__ import annotations
 
 from streamer.core.errors import BadInput, Corrupt, LostOwnership, Misconfigured, StreamerError, Unavailable
+from streamer.core.ports import ClientFailed, OffsetOutOfRange
 
 __all__ = ["BadInput", "Corrupt", "LostOwnership", "Misconfigured", "StreamerError", "Unavailable", "exit_status", "message"]
 
@@ -14,7 +15,9 @@ PROGRAM_FAULT = 70  # EX_SOFTWARE
 
 STATUSES: dict[type[StreamerError], int] = {
     BadInput: 65,  # EX_DATAERR
+    OffsetOutOfRange: 66,  # EX_NOINPUT
     Unavailable: 69,  # EX_UNAVAILABLE
+    ClientFailed: 71,  # EX_OSERR: start it again
     Corrupt: 74,  # EX_IOERR
     LostOwnership: 75,  # EX_TEMPFAIL: try again
     Misconfigured: 78,  # EX_CONFIG

@@ -150,4 +150,3 @@ class Intake:
         joined = np.frombuffer(values.tobytes() + b"".join(body for _, body in rewritten), np.uint8)
         decode(self._own_program, joined, starts, ends, rows, self._items_max, out)
         return joined
-

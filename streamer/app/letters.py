@@ -379,3 +379,12 @@ def read_at(log: Log, topic: str, partition: int, offsets: Iterable[int]) -> dic
             wanted.add(left.pop())
         found |= {record.offset: record for record in log.between(topic, partition, begin, max(wanted) + 1) if record.offset in wanted}
     return found
+
+
+def source_partition(headers: Headers) -> int | None:
+    """Tell which partition of the input a letter is of; None where it does not say."""
+    source = dict(headers).get(SOURCE)
+    try:
+        return None if source is None else int(json.loads(source)["partition"])
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -1,4 +1,8 @@
-"""Model versions by number: from memory, from Redis where partition 0's owner put a copy, else from the topic, which is the truth."""
+"""Model versions by number: from memory, from the topic, which is the truth, or from Redis where partition 0's owner put a copy.
+
+Law: a version that is not published yet is known only until partition 0 changes hands: its commit may be lost, and another version be made
+under its number.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from streamer.core.model import ModelVersion, digest, from_record
 from streamer.core.ports import OutRecord, Topic
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from streamer.core.ports import StateStore, TopicReader
 
 MODEL = "model_version"
@@ -40,8 +46,8 @@ def record(version: ModelVersion, body: bytes, schema_id: wire.SchemaId) -> OutR
 class ModelShelf:
     """Versions met so far."""
 
-    def __init__(self, store: StateStore, reader: TopicReader, name: str, partitions: int = 1) -> None:
-        """Look in Redis first, then in the `partitions` of the models' topic, for versions of the model `name`."""
+    def __init__(self, store: StateStore, reader: TopicReader, name: str, partitions: int = 1, *, copy_first: bool = False) -> None:
+        """Look for versions of the model `name` in the `partitions` of the topic, then in Redis; to be quick, in Redis first."""
         self._store = store
         self._reader = reader
         self._name = name
@@ -49,12 +55,34 @@ class ModelShelf:
         self.known: dict[int, ModelVersion] = {}
         self.names: dict[int, str] = {}
         self._bodies: dict[int, bytes] = {}
+        self._copy_first = copy_first
+        self._unpublished: set[int] = set()
 
-    def put(self, version: ModelVersion, body: bytes) -> None:
+    def put(self, version: ModelVersion, body: bytes, *, published: bool = True) -> None:
         """Remember a version."""
         self.known[version.version] = version
+        if not published:
+            self._unpublished.add(version.version)
         self._bodies[version.version] = body
         self.names |= {segment.number: segment.name for segment in version.segments}
+
+    def learn(self, records: Iterable[OutRecord]) -> None:
+        """Remember the versions in an outbox that may not be published yet."""
+        for one in records:
+            if one.topic is Topic.MODELS and one.value is not None:
+                body = one.value[wire.opening(one.value, one.headers).body :]
+                self.put(from_record(codec.decode(MODEL, body)), body, published=False)
+
+    def published(self, version: int) -> None:
+        """Take in that a version is on the topic."""
+        self._unpublished.discard(version)
+
+    def forget_unpublished(self) -> None:
+        """Forget what may never be published."""
+        for version in self._unpublished:
+            self.known.pop(version, None)
+            self._bodies.pop(version, None)
+        self._unpublished.clear()
 
     def body(self, version: int) -> bytes:
         """Give a version's body, as it was published."""
@@ -73,22 +101,27 @@ class ModelShelf:
 
         """
         if version not in self.known:
-            body = self._store.announced(stored_name(version)) or self._published(version)
+            copy = self._store.announced(stored_name(version)) if self._copy_first else None
+            body = copy or self._on_topic(version)
+            published = body is not None
+            body = body or self._store.announced(stored_name(version))
+            if body is None:
+                message = (
+                    f"version {version} of model {self._name!r} is neither in Redis nor on the models' topic: restore the topic, "
+                    "or begin in a new namespace"
+                )
+                raise Corrupt(message)
             try:
-                self.put(from_record(codec.decode(MODEL, body)), body)
+                self.put(from_record(codec.decode(MODEL, body)), body, published=published)
             except (codec.BodyRefused, ValueError) as error:
                 message = f"version {version} of model {self._name!r} can't be read: {error}"
                 raise Corrupt(message) from error
         return self.known[version]
 
-    def _published(self, version: int) -> bytes:
+    def _on_topic(self, version: int) -> bytes | None:
         wanted = f"{self._name}:{version}".encode()
         for partition in range(self._partitions):
             for found in reversed(self._reader.read(Topic.MODELS, partition, 0, READ_TIMEOUT_S)):
                 if found.key == wanted and found.value is not None:
                     return found.value[wire.opening(found.value, found.headers).body :]
-        message = (
-            f"version {version} of model {self._name!r} is neither in Redis nor on the models' topic: restore the topic, "
-            "or begin in a new namespace"
-        )
-        raise Corrupt(message)
+        return None

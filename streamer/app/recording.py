@@ -148,7 +148,7 @@ def count_batch(owned: Sequence[Owned], batch: FoldedBatch, decided: Decided) ->
     counted = {}
     for commit, _ in decided.commits:
         i = int(place[commit.partition])
-        again = owned[i].was_told(commit.next_offset)
+        again = owned[i].until is not None
         tally = folded.tally[i]
         counted[commit.partition] = Counted(
             partition=commit.partition,

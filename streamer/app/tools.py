@@ -12,14 +12,17 @@ from streamer.app.recording import NoRecorder
 from streamer.core.fold import APPLIED, DUPLICATE, LATE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from streamer.app.batch import Folded
     from streamer.app.changes import ChangeWriter
     from streamer.app.clock import Clock
     from streamer.app.first_model import FirstModel
     from streamer.app.intake import Intake, Taken
     from streamer.app.models import ModelShelf
+    from streamer.app.publishing import Publishing
     from streamer.app.recording import Recorder
-    from streamer.core.ports import EventLog, Publisher, StateStore, TopicReader
+    from streamer.core.ports import EventLog, StateStore, Topic, TopicReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class Settings:
     sweep_records: int = 1000
     era: int = 0
     follow: bool = False  # take decisions from an earlier run's journal alone
+    exactly_once: bool = True
+    topic_partitions: Mapping[Topic, int] = field(default_factory=dict)  # of the topics whose records the key places
     journal_schema: int = 0
     models_schema: int = 0
 
@@ -49,7 +54,7 @@ class Tools:
 
     log: EventLog
     store: StateStore
-    publisher: Publisher
+    publishing: Publishing
     reader: TopicReader
     clock: Clock
     intake: Intake

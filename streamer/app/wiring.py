@@ -22,6 +22,7 @@ from streamer.adapters.kafka import (
     KafkaPublisher,
     KafkaSettings,
     KafkaTopicReader,
+    KafkaTransactions,
     TopicPlan,
     topic_plans,
 )
@@ -42,6 +43,7 @@ from streamer.app.looking import Needs, Place, Sources
 from streamer.app.metrics import Metrics
 from streamer.app.models import ANNOUNCED, MODEL, ModelShelf
 from streamer.app.probes import probes
+from streamer.app.publishing import AtLeastOnce, ExactlyOnce
 from streamer.app.recording import NoRecorder
 from streamer.app.tools import Settings, Tools
 from streamer.app.warm import warm
@@ -60,11 +62,12 @@ if TYPE_CHECKING:
     from streamer.app.checking import Report
     from streamer.app.config import Config
     from streamer.app.letters import Again
+    from streamer.app.publishing import Publishing
     from streamer.app.recording import Recorder
     from streamer.core.columns import Headers
     from streamer.core.declaration import Declaration
     from streamer.core.model import ModelVersion
-    from streamer.core.ports import PartitionState
+    from streamer.core.ports import EventLog, PartitionState, StateStore
 
 log = logging.getLogger(__name__)
 
@@ -190,15 +193,16 @@ def worker(config: Config, recorder: Recorder | None = None) -> Iterator[Worker]
     changes = change_writer(config, declaration, ids[CHANGE])
     warm(declaration, intake, changes)  # before the group counts on this worker
     ahead = str(max(1, config.batch.bytes_max // 1024))
+    event_log = KafkaEventLog(
+        kafka_settings(config, {"queued.max.messages.kbytes": ahead, **config.kafka.consumer_properties()}),
+        config.topics.events,
+        config.group_id,
+        instance_id=config.app.instance,
+    )
     tools = Tools(
-        log=KafkaEventLog(
-            kafka_settings(config, {"queued.max.messages.kbytes": ahead, **config.kafka.consumer_properties()}),
-            config.topics.events,
-            config.group_id,
-            instance_id=config.app.instance,
-        ),
+        log=event_log,
         store=store,
-        publisher=KafkaPublisher(kafka_settings(config, config.kafka.producer_properties()), topic_names(config)),
+        publishing=_publishing(config, event_log, store),
         reader=reader,
         clock=SystemClock(),
         intake=intake,
@@ -220,11 +224,28 @@ def worker(config: Config, recorder: Recorder | None = None) -> Iterator[Worker]
         epoch_interval_s=config.model.epoch_interval_s,
         era=config.app.era,
         follow=follow,
+        exactly_once=config.transactions == "on",
+        topic_partitions=_own_partitions(config),
         journal_schema=ids[ENTRY],
         models_schema=ids[MODEL],
     )
     with _seldom_collecting():
         yield Worker(settings, declaration, tools)
+
+
+def _publishing(config: Config, event_log: EventLog, store: StateStore) -> Publishing:
+    """Make what publishes, in transactions under an id of this instance's own unless they are off."""
+    settings, names = kafka_settings(config, config.kafka.producer_properties()), topic_names(config)
+    if config.transactions == "off":
+        return AtLeastOnce(KafkaPublisher(settings, names), event_log, config.kafka.timeout_s)
+    transactional_id = f"{config.app.namespace}.{config.app.name}.{instance(config)}"
+    return ExactlyOnce(KafkaTransactions(settings, names, config.topics.events, transactional_id), event_log, store, config.kafka.timeout_s)
+
+
+def _own_partitions(config: Config) -> dict[Topic, int]:
+    """Count the partitions of the topics whose records the key places."""
+    admin, names = KafkaAdmin(kafka_settings(config, config.kafka.client_properties())), topic_names(config)
+    return {topic: admin.partitions(names[topic]) or 1 for topic in (Topic.MODELS, Topic.DEAD_LETTERS)}
 
 
 @contextmanager
@@ -280,7 +301,7 @@ def _first_fit(config: Config) -> FirstFit:
 
 def shelf(config: Config, store: RedisStateStore) -> ModelShelf:
     """Connect to the model versions."""
-    return ModelShelf(store, topic_reader(config), config.model.name)
+    return ModelShelf(store, topic_reader(config), config.model.name, copy_first=True)
 
 
 def check_all(config: Config, progress: Callable[[int], None]) -> Report:
@@ -352,7 +373,7 @@ def sources(config: Config) -> Iterator[Sources]:
             tail,
             declaration,
             plan(declaration),
-            ModelShelf(store, reader, config.model.name).get,
+            ModelShelf(store, reader, config.model.name, copy_first=True).get,
             Needs(fit.enabled and not config.journal.follow, fit.customers_min, fit.history_days_min),
         )
     finally:

@@ -1,20 +1,11 @@
 """The worker: events in, segment changes out, for the partitions that the group gives it.
 
-A batch goes through these steps:
-
-1. One Redis commit per partition, guarded by the owner token and the commit id at which the batch began: profiles, sums, next offset,
-   outbox.
-2. The outbox is published, then the group's position with the commit's id as metadata.
-3. Only when that is acknowledged may the next Redis commit replace the outbox.
-
-Laws: whatever stops the worker, at any point, the partition's next owner goes on from Redis's `next_offset` and publishes the outbox again
-where Kafka's position doesn't carry its commit id. A failed check is no failure: the assignment is run anew.
+Law: whatever stops it, at any point, the partition's next owner goes on as `protocol.py` says, whose steps are cited here by their numbers.
 """
 
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -25,11 +16,13 @@ from streamer.app.assignment import NO_LIMIT, take_over
 from streamer.app.batch import Parts, fold_batch
 from streamer.app.commits import BACKOFF_FIRST_S, BACKOFF_MAX_S, NO_PROFILES, NO_RECORDS, FoldedBatch, commit_all, decide, stamp
 from streamer.app.models import ANNOUNCED, encoded, record, stored_name
+from streamer.app.publishing import Publication
+from streamer.app.rebuild import Settlement
 from streamer.app.recording import look_around
 from streamer.app.tools import Settings, Tools, Totals
 from streamer.core import outbox
 from streamer.core.columns import select
-from streamer.core.errors import Unavailable
+from streamer.core.errors import LostOwnership, Unavailable
 from streamer.core.fold import FINER
 from streamer.core.partition import (
     Announcement,
@@ -45,7 +38,7 @@ from streamer.core.partition import (
 from streamer.core.ports import Commit, Committed, Outcome, OutRecord, Packed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from streamer.app.assignment import Owned, TakenOver
     from streamer.app.recording import Counted
@@ -57,6 +50,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NOTHING: Mapping[str, bytes] = MappingProxyType({})
+NO_DATA = PartitionData("")
 UNCOUNTED: Mapping[int, Counted] = MappingProxyType({})
 
 
@@ -70,14 +64,13 @@ class Worker:
         self._tools = tools
         self._owned: dict[int, Owned] = {}
         self._waiting: dict[int, tuple[float, float]] = {}  # partition -> when to run its assignment, back-off after that
-        self._unconfirmed: dict[int, Committed] = {}
-        self._unpublished = False
         self._judge: Judge | None = None
         self._sums: Sums | None = None
         self._order: tuple[int, ...] = ()
         self._last_event_s = tools.clock.monotonic_s()
         self._due = {"poll": 0.0, "fit": 0.0, "epoch": 0.0, "idle": 0.0, "look": 0.0}
         self.totals = Totals()
+        tools.log.before_revoked(self._hand_over)
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Work until `stopping` says so, then leave nothing half-done.
@@ -96,38 +89,41 @@ class Worker:
         self.stop()
 
     def stop(self) -> None:
-        """Confirm what is published, and leave the group."""
+        """Publish what is committed, and leave the group."""
         try:
-            self._confirm()
+            self._tools.publishing.handed_over()
         except Unavailable as error:
-            log.warning("stopping without confirmation: the next owner publishes the last commit again: %s", error)
+            log.warning("stopping without confirmation: the next owner publishes the last commit: %s", error)
         self._tools.log.close()
-        self._tools.publisher.close()
+        self._tools.publishing.close()
 
     def step(self) -> None:
         """Do one round: fetch, fold, commit, publish, and what time asks for."""
         recorder = self._tools.recorder
         recorder.turned(self._owned, [p for p in self._waiting if p not in self._owned], self._tools.shelf.known)
         self._assign()
-        busy = any(not owned.data.swept for owned in self._owned.values())
-        wait_s = 0.0 if busy or self._unconfirmed else self._settings.wait_s
+        busy = any(owned.sweeping or owned.rebuilt for owned in self._owned.values())
+        wait_s = 0.0 if busy or self._tools.publishing.pending else self._settings.wait_s
         with recorder.stage("fetch"):
             fetched = self._tools.log.fetch(self._settings.records_max, wait_s, self._settings.gather_s)
         self._rebalance()
         if len(fetched):
             self._last_event_s = self._tools.clock.monotonic_s()
             self._through(fetched)
-        elif busy:
+        elif any(owned.sweeping for owned in self._owned.values()):
             self._commit_batch(None)
         else:
             self._confirm()
         for owned in list(self._owned.values()):
             self._follow(owned)
+            if owned.rebuilt and self._owned.get(owned.number) is owned:
+                self._settle(owned)
         self._timers()
 
     def idle(self, for_s: float | None) -> bool:
         """Tell whether everything is done and nothing has come for so long; never, for None."""
-        done = not self._unconfirmed and all(owned.data.swept and not owned.script for owned in self._owned.values())
+        left = any(owned.until or owned.script or not owned.data.swept for owned in self._owned.values())
+        done = not self._tools.publishing.pending and not left
         return for_s is not None and bool(self._owned) and done and self._tools.clock.monotonic_s() - self._last_event_s >= for_s
 
     @property
@@ -137,54 +133,56 @@ class Worker:
 
     # Assignment
 
+    def _hand_over(self, partitions: Sequence[int]) -> None:
+        """Publish what is committed while partitions that are about to be revoked are still ours: their next owner need not."""
+        if any(partition in self._owned for partition in partitions):
+            self._tools.publishing.handed_over()
+
     def _rebalance(self) -> None:
         """Take in what the group did."""
         changed = self._tools.log.rebalanced()
         gone = (*changed.revoked, *changed.lost)
-        given_up = [partition for partition in changed.revoked if self._owned.pop(partition, None)]
         for partition in gone:
+            self._owned.pop(partition, None)
             self._waiting.pop(partition, None)
         for partition in changed.lost:
-            self._owned.pop(partition, None)
-            self._unconfirmed.pop(partition, None)
+            self._tools.publishing.withdraw(partition)
         for partition in changed.assigned:
             self._waiting[partition] = (0.0, BACKOFF_FIRST_S)
         if gone:
             self._restack()
-        if given_up:  # last: the group is not told twice, so what it said is taken in whether or not Kafka answers now
-            self._confirm()
+            self._confirm()  # last: the group is not told twice, so what it said is taken in whether or not Kafka answers now
 
     def _drop_all(self) -> None:
         """Forget what is in memory; run every assignment anew."""
+        self._tools.publishing.give_up()
         for partition in list(self._owned):
             self._again(partition)
-        self._unconfirmed.clear()
-        if self._unpublished:  # what is still on its way must have arrived before the journal is read again
-            self._unpublished = False
-            with suppress(Unavailable):
-                self._tools.publisher.wait(self._settings.publish_timeout_s)
 
     def _again(self, partition: int) -> None:
-        """Run a partition's assignment anew, after a while."""
-        self._owned.pop(partition, None)
-        self._unconfirmed.pop(partition, None)
+        """Run a partition's assignment anew, after a while (8a)."""
+        if self._owned.pop(partition, None) is None:
+            return  # given up meanwhile
+        self._tools.publishing.withdraw(partition)
         self._tools.log.pause([partition])
         pause_s = self._waiting.get(partition, (0.0, BACKOFF_FIRST_S))[1]
         self._waiting[partition] = (self._tools.clock.monotonic_s() + pause_s, min(2 * pause_s, BACKOFF_MAX_S))
         self._restack()
 
     def _assign(self) -> None:
-        """Run the assignments that are due."""
-        tools, settings = self._tools, self._settings
-        now = self._tools.clock.monotonic_s()
+        """Run the assignments that are due (5, 6)."""
+        tools = self._tools
+        now = tools.clock.monotonic_s()
         ready = [partition for partition, (at, _) in self._waiting.items() if at <= now and partition not in self._owned]
         for partition in ready:
             pause_s = self._waiting[partition][1]
             try:
-                self._begin(take_over(tools, self._declaration, partition, settings.publish_timeout_s, follow=settings.follow))
-            except Unavailable as error:
+                tools.publishing.ready()
+                self._begin(take_over(tools, self._settings, self._declaration, partition))
+            except (Unavailable, LostOwnership) as error:
                 log.warning("partition %d: %s; trying again in %.1f s", partition, error, pause_s)
                 tools.recorder.unavailable()
+                self._owned.pop(partition, None)
                 self._waiting[partition] = (now + pause_s, min(2 * pause_s, BACKOFF_MAX_S))
             else:
                 self._waiting[partition] = (float("inf"), BACKOFF_FIRST_S)
@@ -193,18 +191,21 @@ class Worker:
             self._restack()
 
     def _begin(self, taken_over: TakenOver) -> None:
-        """Publish what a partition's last owner left, and go on from there."""
+        """Publish what a partition's last owner left, or empty what is to be built from nothing, and go on from there."""
         owned = taken_over.owned
-        self._publish(taken_over.unpublished)
-        if taken_over.position is not None:
-            self._unconfirmed[owned.number] = taken_over.position
-        self._tools.log.start(owned.number, owned.next_offset)
+        if taken_over.publication is not None:
+            self._tools.publishing.send([taken_over.publication])
         self._owned[owned.number] = owned
-        self._tools.recorder.taken_over(rebuilding=owned.quiet_below > 0)
+        if owned.clears:
+            self._commit_decision(owned, self._tools.clock.token(), owned.data, [], NOTHING)
+        self._tools.log.start(owned.number, owned.next_offset)
+        self._tools.recorder.taken_over(rebuilding=owned.until is not None)
         log.info("partition %d: from offset %d, model %d, epoch %d", owned.number, owned.next_offset, owned.data.model, owned.data.epoch)
 
     def _restack(self) -> None:
         """Lay the partitions' models and sums side by side again."""
+        if 0 not in self._owned:
+            self._tools.shelf.forget_unpublished()
         self._order = tuple(sorted(self._owned))
         data = [self._owned[partition].data for partition in self._order]
         self._judge = stack_judge(data, self._tools.shelf.known, self._declaration)
@@ -228,23 +229,26 @@ class Worker:
                     owned = self._owned[number]
                     owned.next_offset = max(owned.next_offset, int(limit[number]))  # nothing below is left to come, gaps or not
                     self._follow(owned)
+                    if owned.rebuilt:
+                        self._tools.log.pause([number])  # what is held comes again once the rebuild is settled
+                        held = select(held, np.flatnonzero(held.partition != number))
             fetched = held
 
-    def _slices(self, parts: Sequence[int]) -> dict[int, tuple[int, Packed]]:
-        """Read the next slice of each unfinished sweep: by partition, the cursor after it and the profiles."""
+    def _slices(self, draining: int | None) -> dict[int, tuple[int, Packed]]:
+        """Read the next slice of each sweep that is due: by partition, the cursor after it and the profiles."""
         return {
-            partition: self._tools.store.scan(partition, int(self._owned[partition].data.cursor), self._settings.sweep_records)
-            for partition in parts
-            if not self._owned[partition].data.swept
+            partition: self._tools.store.scan(partition, int(owned.data.cursor), self._settings.sweep_records)
+            for partition, owned in sorted(self._owned.items())
+            if owned.sweeping or (partition == draining and not owned.data.swept)
         }
 
-    def _commit_batch(self, fetched: Fetched | None) -> None:
+    def _commit_batch(self, fetched: Fetched | None, draining: int | None = None) -> None:
         """Fold a batch and the next slices of sweeps, and commit each partition that has either."""
         if self._judge is None or self._sums is None or not self._owned:
             return
         tools, stage = self._tools, self._tools.recorder.stage
         with stage("sweep"):
-            slices = self._slices(self._order)
+            slices = self._slices(draining)
         lookup = np.full(self._settings.partitions, -1, np.int32)
         lookup[list(self._order)] = np.arange(len(self._order))
         batch = NO_RECORDS if fetched is None else fetched
@@ -269,51 +273,49 @@ class Worker:
     # Commits
 
     def _carry_out(
-        self, commits: Sequence[tuple[Commit, PartitionData]], records: Iterable[OutRecord], counted: Mapping[int, Counted] = UNCOUNTED
+        self, commits: Sequence[tuple[Commit, PartitionData]], records: Sequence[OutRecord], counted: Mapping[int, Counted] = UNCOUNTED
     ) -> None:
-        """Carry out steps 1 and 2 for one commit per partition, after step 3 of the commits before."""
+        """Carry out 1 and begin 2 for one commit per partition, after 4 of the commits before."""
+        folded_into = self._sums
         self._confirm()
+        still = [(commit, data) for commit, data in commits if self._holds(commit)]
         with self._tools.recorder.stage("commit"):
-            outcomes = commit_all(self._tools.store, self._tools.clock, [commit for commit, _ in commits])
-        refused = set()
-        for (commit, data), outcome in zip(commits, outcomes, strict=True):
+            outcomes = commit_all(self._tools.store, self._tools.clock, [commit for commit, _ in still])
+        publications = []
+        for (commit, data), outcome in zip(still, outcomes, strict=True):
             self._tools.recorder.committed(outcome, counted.get(commit.partition))
             if outcome is Outcome.APPLIED:
                 owned = self._owned[commit.partition]
-                owned.commit_id, owned.next_offset, owned.data = commit.commit_id, commit.next_offset, data
-                if not owned.quiet_below:  # until a rebuild is over, Kafka's position says how far it must go
-                    self._unconfirmed[commit.partition] = Committed(commit.next_offset, commit.commit_id)
-            else:
-                log.warning(
-                    "partition %d: a commit was refused, %s has written: running its assignment anew", commit.partition, outcome.value
-                )
-                refused.add(commit.partition)
-        if not refused:
-            self._publish(records)
-            return
-        for (commit, _), outcome in zip(commits, outcomes, strict=True):
-            if outcome is Outcome.APPLIED:
-                self._publish(outbox.unpack(commit.outbox))
-        for partition in refused:
-            self._again(partition)
+                owned.commit_id, owned.next_offset, owned.data, owned.clears = commit.commit_id, commit.next_offset, data, False
+                if owned.until is None:  # 7a
+                    position = Committed(commit.next_offset, commit.commit_id)
+                    publications.append(Publication(commit.partition, commit.owner, commit.outbox, position))
+        whole = len(still) == len(commits) and all(outcome is Outcome.APPLIED for outcome in outcomes)
+        with self._tools.recorder.stage("publish"):
+            self._tools.publishing.send(publications, records if whole else None)
+        for (commit, _), outcome in zip(still, outcomes, strict=True):
+            if outcome is not Outcome.APPLIED:
+                log.warning("partition %d: a commit was refused, %s has written: assigning anew", commit.partition, outcome.value)
+                self._again(commit.partition)
+        if not whole or self._sums is not folded_into:  # what was folded into is gone, or holds what was not committed
+            self._restack()
 
-    def _publish(self, records: Iterable[OutRecord]) -> None:
-        sent = list(records)
-        if sent:
-            with self._tools.recorder.stage("publish"):
-                self._tools.publisher.send(sent)
-            self._unpublished = True
+    def _holds(self, commit: Commit) -> bool:
+        """Tell whether a commit goes on from where this worker still is."""
+        owned = self._owned.get(commit.partition)
+        return owned is not None and (owned.token, owned.commit_id) == (commit.owner, commit.expected)
 
     def _confirm(self) -> None:
-        """Wait until everything published is acknowledged, then commit the positions."""
-        if self._unpublished:
-            with self._tools.recorder.stage("confirm"):
-                self._tools.publisher.wait(self._settings.publish_timeout_s)
-            self._unpublished = False
+        """Finish what is on its way (3, 4); what can't be told to be published begins anew."""
+        publishing = self._tools.publishing
+        if not publishing.pending:
+            return
+        with self._tools.recorder.stage("confirm"):
+            failed = publishing.finish()
+        for partition in failed:
+            self._again(partition)
+        if not failed:
             self._tools.recorder.acknowledged()
-        if self._unconfirmed:
-            self._tools.log.commit(self._unconfirmed)
-            self._unconfirmed = {}
 
     # Decisions that the log does not say
 
@@ -330,13 +332,42 @@ class Worker:
                 )
             elif entry.kind == journal.EPOCH and owned.data.centroids is not None:
                 self._adopt(owned, adopt_epoch(owned.data, entry.epoch, entry.centroids(owned.data.centroids.shape)), entry, told=True)
-        if owned.quiet_below and owned.next_offset >= owned.quiet_below and not owned.script:
-            owned.quiet_below = 0
+
+    def _settle(self, owned: Owned) -> None:
+        """Go on with ending a rebuild, a part at a time (7d)."""
+        tools, until = self._tools, owned.until
+        if until is None:
+            return
+        owned.settlement = owned.settlement or Settlement.begin(tools.reader, owned.number, until)
+        if not owned.settlement.read:
+            owned.settlement.go_on(tools.reader, self._settings.publish_timeout_s)
+            return
+        numbers = [segment.number for segment in tools.shelf.get(owned.data.model).active] if owned.data.model else []
+        agreed = owned.settlement.agree(tools.store, tools.intake.plan, owned.data, numbers)
+        body = pack_state(agreed.data), b"", agreed.profiles, NOTHING
+        [outcome] = commit_all(
+            tools.store, tools.clock, [Commit(owned.number, owned.token, owned.commit_id, until.commit_id, until.next_offset, *body)]
+        )
+        tools.recorder.committed(outcome, None)
+        if outcome is not Outcome.APPLIED:
+            self._again(owned.number)
+            return
+        log.info(
+            "partition %d: rebuilt up to offset %d; %d customers were told of more, %d of less than was found again, %d are unknown",
+            owned.number,
+            until.next_offset,
+            agreed.taught,
+            agreed.taken_back,
+            agreed.unknown,
+        )
+        owned.commit_id, owned.data, owned.until, owned.settlement = until.commit_id, agreed.data, None, None
+        self._restack()
+        tools.log.start(owned.number, owned.next_offset)
 
     def _drained(self, owned: Owned) -> bool:
         """Finish the partition's sweep; False if the partition was lost meanwhile."""
         while self._owned.get(owned.number) is owned and not owned.data.swept:
-            self._commit_batch(None)
+            self._commit_batch(None, draining=owned.number)
         return self._owned.get(owned.number) is owned
 
     def _adopt(
@@ -363,7 +394,7 @@ class Worker:
     ) -> None:
         """Carry out a commit that moves no profile."""
         packed = pack_state(data), outbox.pack(records), NO_PROFILES, announce
-        commit = Commit(owned.number, owned.token, owned.commit_id, commit_id, owned.next_offset, *packed)
+        commit = Commit(owned.number, owned.token, owned.commit_id, commit_id, owned.next_offset, *packed, clears=owned.clears)
         self._carry_out([(commit, data)], records)
         self._restack()
 
@@ -382,7 +413,7 @@ class Worker:
         if self._tools.recorder.watches and due("look", settings.look_s):
             look_around(self._tools.recorder, self._tools.log, self._tools.store, self._owned)
         leader = self._owned.get(0)
-        if leader is not None and not leader.script and not leader.quiet_below:
+        if leader is not None and not leader.script and leader.until is None:
             if leader.data.model == 0 and due("fit", settings.poll_interval_s):
                 self._lead_first(leader)
             elif leader.data.model and due("epoch", settings.epoch_interval_s):
@@ -409,7 +440,7 @@ class Worker:
         said = Announcement.unpack(packed)
         for owned in list(self._owned.values()):
             data = owned.data
-            if owned.script or owned.quiet_below:
+            if owned.script or owned.until:
                 continue
             if not data.swept:
                 continue  # nothing is adopted before every customer has been judged by what was adopted last
@@ -430,9 +461,9 @@ class Worker:
         if not self._announce(owned) or self._settings.follow or self._owned.get(owned.number) is not owned:
             return
         numbers = range(self._settings.partitions)
-        parts = [unpack_state(state.state) for state in self._tools.store.read(numbers) if state.commit_id]
+        parts = [unpack_state(state.state) if state.commit_id else NO_DATA for state in self._tools.store.read(numbers)]
         learned = [part.learned for part in parts if part.learned is not None]
-        if owned.data.centroids is None or len(learned) < len(parts) or any(p.model != owned.data.model or not p.swept for p in parts):
+        if owned.data.centroids is None or any(p.model != owned.data.model or p.rebuilding or not p.swept for p in parts):
             return
         centroids = next_centroids(owned.data.centroids, learned, FINER)
         if np.array_equal(centroids, owned.data.centroids):
@@ -455,6 +486,8 @@ class Worker:
             announcement = Announcement(data.model, data.epoch, data.centroids)
             announce = {stored_name(data.model): self._tools.shelf.body(data.model), ANNOUNCED: announcement.pack()}
             self._commit_decision(owned, self._tools.clock.token(), data, [], announce)
+            if self._owned.get(owned.number) is owned:
+                self._tools.shelf.published(data.model)
         return True
 
     def _lead_first(self, owned: Owned) -> None:
@@ -466,6 +499,6 @@ class Worker:
         if version is None:
             return
         body = encoded(version)
-        self._tools.shelf.put(version, body)
+        self._tools.shelf.put(version, body, published=False)
         self._adopt_version(owned, version, {stored_name(version.version): body}, [record(version, body, self._settings.models_schema)])
         self._announce(owned)

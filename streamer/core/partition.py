@@ -57,6 +57,7 @@ class PartitionData:
     as_of: int = NEVER
     at_offset: int = 0
     cursor: str = DONE  # of the sweep for the adopted version
+    rebuilding: bool = False  # it is behind what was published
     centroids: I64 | None = None
     learned: Learned | None = None
 
@@ -66,7 +67,7 @@ class PartitionData:
         return self.cursor == DONE
 
 
-_PLAIN = ("feature_version", "watermark", "began", "model", "epoch", "as_of", "at_offset", "cursor")
+_PLAIN = ("feature_version", "watermark", "began", "model", "epoch", "as_of", "at_offset", "cursor", "rebuilding")
 
 
 def pack_state(data: PartitionData) -> bytes:

@@ -361,7 +361,7 @@ class FakeEventLog:
         self._turn += 1
         if self._deferred and not taken:
             raise self._deferred.pop(0)
-        return _fetched(taken)
+        return as_fetched(taken)
 
     def rebalanced(self) -> Rebalanced:
         told = Rebalanced(tuple(self._assigned), tuple(self._revoked), tuple(self._lost))
@@ -429,7 +429,8 @@ class FakeEventLog:
         self._tell(given_up)
         self._forget(given_up, self._revoked)
         for partition in given_up:
-            del held.owners[partition]
+            if held.owners.get(partition) == self.member:  # it may have been expelled meanwhile
+                del held.owners[partition]
         held.generation += bool(given_up)  # what was given up is shared out in a rebalance of its own
         for partition, member in sorted(held.target.items()):
             if member == self.member and partition not in held.owners:
@@ -503,7 +504,8 @@ class FakeTopicReader:
         return log.committed(first, end)
 
 
-def _fetched(taken: Sequence[tuple[int, LogRecord]]) -> Fetched:
+def as_fetched(taken: Sequence[tuple[int, LogRecord]]) -> Fetched:
+    """Lay records, each with its partition, out as columns."""
     records = [record for _, record in taken]
     values = [record.value or b"" for record in records]
     return Fetched(

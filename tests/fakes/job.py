@@ -19,6 +19,7 @@ from streamer.app.first_model import FirstFit, FirstModel
 from streamer.app.intake import Intake
 from streamer.app.journal import ENTRY
 from streamer.app.models import MODEL, ModelShelf
+from streamer.app.publishing import AtLeastOnce, ExactlyOnce
 from streamer.app.tools import Settings, Tools
 from streamer.app.worker import Worker
 from streamer.core.columns import read_only
@@ -33,13 +34,16 @@ from tests.fakes.broker import FakeBroker, FakeEventLog, FakePublisher, FakeTopi
 from tests.fakes.clock import FakeClock
 from tests.fakes.faults import Faults
 from tests.fakes.state_store import FakeRedis, FakeStateStore, joined_with_bounds
+from tests.fakes.transactions import FakeTransactions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from streamer.adapters.avro.wire import SchemaId
     from streamer.app.first_model import Fitter
+    from streamer.app.publishing import Publishing
     from streamer.core.columns import F64, I64, Headers
+    from streamer.core.ports import EventLog, StateStore
     from streamer.core.profile import Work
 
 INPUT = "customer-events"
@@ -47,6 +51,7 @@ APP = "shop"
 NAME = "segments"
 ROUNDS_MAX = 3000
 CALM_ROUNDS = 3
+TIMEOUT_S = 30.0
 FEATURES: dict[str, Any] = {
     "measures": {
         "events": {"lifetime_count": "any"},
@@ -130,22 +135,40 @@ class Job:
         faults = faults or Faults()
         store = faults.around("store", self.store)
         reader = faults.around("reader", self.reader)
-        intake = intake_of(json.dumps(self.features))
-        origin = Origin(INPUT, self.declaration.version, tuple(f.name for f in self.declaration.features))
+        intake = intake_of(self.declared)
+        event_log = faults.around("log", FakeEventLog(self.broker, INPUT, self.run, name))
+        how: dict[str, Any] = {"records_max": 40, "sweep_records": 5, "wait_s": 0.0, "gather_s": 0.0, **self.settings, **settings}
+        how |= {"journal_schema": schema_id(ENTRY), "models_schema": schema_id(MODEL)}
         tools = Tools(
-            log=faults.around("log", FakeEventLog(self.broker, INPUT, self.run, name)),
+            log=event_log,
             store=store,
-            publisher=faults.around("publisher", FakePublisher(self.broker, self.topics(self.run))),
+            publishing=self.publishing(name, faults, event_log, store, exactly_once=how.get("exactly_once", True)),
             reader=reader,
             clock=self.clock,
             intake=intake,
-            changes=ChangeWriter(origin, schema_id(CHANGE)),
+            changes=self.writer(),
             shelf=ModelShelf(store, reader, NAME),
             first_model=None if self.first_fit is None else FirstModel(self.declaration, self.plan, self.first_fit, self.fitter),
         )
-        how: dict[str, Any] = {"records_max": 40, "sweep_records": 5, "wait_s": 0.0, "gather_s": 0.0, **self.settings, **settings}
-        how |= {"journal_schema": schema_id(ENTRY), "models_schema": schema_id(MODEL)}
         return Worker(Settings(INPUT, self.partitions, **how), self.declaration, tools)
+
+    @property
+    def declared(self) -> str:
+        """Give the declaration as a text."""
+        return json.dumps(self.features)
+
+    def writer(self) -> ChangeWriter:
+        """Make what writes changes."""
+        origin = Origin(INPUT, self.declaration.version, tuple(f.name for f in self.declaration.features))
+        return ChangeWriter(origin, schema_id(CHANGE))
+
+    def publishing(self, name: str, faults: Faults, event_log: EventLog, store: StateStore, *, exactly_once: bool) -> Publishing:
+        """Make what publishes, under a transactional id of the worker's own or at least once."""
+        topics = self.topics(self.run)
+        if exactly_once:
+            transactions = faults.around("transactions", FakeTransactions(self.broker, topics, f"{self.run}.{name}"))
+            return ExactlyOnce(transactions, event_log, store, TIMEOUT_S)
+        return AtLeastOnce(faults.around("publisher", FakePublisher(self.broker, topics)), event_log, TIMEOUT_S)
 
     def gone(self, name: str) -> None:
         """Let the group know that a member is no more."""
@@ -162,7 +185,12 @@ class Job:
         for _ in range(rounds):
             for worker in workers:
                 worker.step()
-            self.clock.sleep(seconds)
+            self.later(seconds)
+
+    def later(self, seconds: float) -> None:
+        """Let time pass, for workers and brokers."""
+        self.clock.sleep(seconds)
+        self.broker.now_ms += int(seconds * 1000)
 
     def settle(self, *workers: Worker) -> None:
         """Let workers work until nothing changes any more, however long they wait."""
@@ -172,7 +200,7 @@ class Job:
             self.step(*workers)
             calm = calm + 1 if before == self._moved() else 0
             if calm:
-                self.clock.sleep(10.0)
+                self.later(10.0)
             if calm == CALM_ROUNDS:
                 return
         message = f"nothing settled in {ROUNDS_MAX} rounds"
@@ -209,7 +237,7 @@ class Job:
 
     def records(self, topic: Topic) -> list[Any]:
         """Give what was published, partition by partition."""
-        return [record for log in self.broker.topics[self.topics(self.run)[topic]] for record in log.records]
+        return [record for log in self.broker.topics[self.topics(self.run)[topic]] for record in log.committed()]
 
     def changes(self) -> list[dict[str, Any]]:
         """Give every change as it was told, repetitions too."""
@@ -232,7 +260,7 @@ class Job:
 
     def entries(self) -> list[journal.Entry]:
         """Give the journal's decisions."""
-        return [entry for log in self.broker.topics[self.topics(self.run)[Topic.JOURNAL]] for entry in journal.read(log.records)]
+        return [entry for log in self.broker.topics[self.topics(self.run)[Topic.JOURNAL]] for entry in journal.read(log.committed())]
 
     def check(self) -> checking.Report:
         """Compare sums and profiles."""

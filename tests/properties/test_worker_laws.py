@@ -101,7 +101,7 @@ class Chaos:
             self.job.redis.namespaces.clear()
         for name, (worker, _) in list(self.workers.items()):
             self.step(name, worker)
-        self.job.clock.sleep(0.2)
+        self.job.later(0.2)
 
     def positions_are_known(self) -> bool:
         """Tell whether Kafka's positions cover all that was told.

@@ -73,14 +73,14 @@ def test_every_value_knows_where_it_came_from(written: Callable[[str], Path]) ->
 
 
 def test_all_faults_are_reported_at_once_each_with_key_value_place_and_remedy(written: Callable[[str], Path]) -> None:
-    file = written("batch:\n  records_max: 0\n  wait_ms: fast\nkafka:\n  boostrap_servers: a:1\ntransactions: on\n")
+    file = written("batch:\n  records_max: 0\n  wait_ms: fast\nkafka:\n  boostrap_servers: a:1\ntransactions: maybe\n")
     assert [
         f"kafka.boostrap_servers: 'a:1' ({file}:5) is not a known key: did you mean `kafka.bootstrap_servers`?",
         "STREAMER_MODLE__K (environment) is not known: did you mean `STREAMER_MODEL__K`?",
         f"batch.records_max: '0' ({file}:2) is below 1: give a whole number from 1 to 100000",
         f"batch.wait_ms: 'fast' ({file}:3) is not a number with a unit: give {keys()['batch.wait_ms'].setting.kind.expects}",
+        f"transactions: 'maybe' ({file}:6) is not among the choices: give `off` or `on`",
         "log.level: 'loud' (STREAMER_LOG__LEVEL) is not among the choices: give `debug` or `info` or `warning` or `error`",
-        f"transactions: on ({file}:6) is not supported yet: set `off`; changes are published at least once",
     ] == faults(file, {"STREAMER_MODLE__K": "3", "STREAMER_LOG__LEVEL": "loud"})
 
 

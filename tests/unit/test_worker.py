@@ -1,6 +1,6 @@
 """The worker over fakes: what it does with events, and what is left after it was stopped, cut off, overtaken or robbed at any step.
 
-The steps cited are those of the worker's own docstring.
+The steps cited are those of `streamer/app/protocol.py`.
 """
 
 from __future__ import annotations
@@ -160,17 +160,18 @@ def calls_of_a_whole_run() -> list[str]:
 
 def test_the_small_job_calls_every_method_that_is_cut_short_below() -> None:
     expected = {"store.claim", "store.load", "store.commit", "store.scan", "store.read", "store.announced", "store.count"}
-    expected |= {"log.fetch", "log.start", "log.committed", "log.commit", "log.bounds", "publisher.send", "publisher.wait", "reader.read"}
+    expected |= {"store.owners", "log.fetch", "log.start", "log.committed", "log.bounds", "reader.bounds"}
+    expected |= {f"transactions.{method}" for method in ("settle", "begin", "send", "positions", "commit")}
     calls = calls_of_a_whole_run()
     assert expected == set(calls)
-    assert 40 < len(calls) < 130
+    assert 60 < len(calls) < 180
 
 
 @pytest.mark.parametrize("stop", ["killed", "killed midway"])
 def test_a_worker_killed_at_any_call_leaves_what_another_needs_to_lose_and_double_nothing(stop: str) -> None:
     when: When = "before" if stop == "killed" else "midway"
     for number, name in enumerate(calls_of_a_whole_run()):
-        if when == "midway" and name not in {"publisher.wait", "store.commit"}:
+        if when == "midway" and name not in {"transactions.send", "transactions.commit", "store.commit"}:
             continue
         job, events = small()
         with pytest.raises(Killed):
@@ -203,7 +204,7 @@ def test_a_worker_that_stops_while_kafka_is_away_leaves_its_last_commit_to_the_n
     job.gone("a")
     more = shop(60, 20, seed=1)
     job.send(more)
-    worker = job.worker("b", Faults({"publisher.wait": Fault()}))
+    worker = job.worker("b", Faults({"transactions.commit": Fault()}))
     worker.run(lambda: worker.totals.batches > 0)
     told = len(job.told())
     job.settle(job.worker("c"))
@@ -213,7 +214,7 @@ def test_a_worker_that_stops_while_kafka_is_away_leaves_its_last_commit_to_the_n
 
 def test_run_starts_again_from_what_is_committed_when_a_server_was_away() -> None:
     job, events = small()
-    worker = job.worker("a", Faults({"store.load": Fault(), "publisher.wait": Fault(), "log.commit": Fault(), "log.fetch": Fault()}))
+    worker = job.worker("a", Faults({"store.load": Fault(), "transactions.positions": Fault(), "log.fetch": Fault()}))
     rounds = iter(range(200))
 
     def stopping() -> bool:
@@ -251,14 +252,27 @@ def test_a_reply_that_stays_lost_starts_the_assignment_anew() -> None:
     assert_whole(job, events)
 
 
-def test_what_the_broker_did_not_acknowledge_is_published_again() -> None:
+@pytest.mark.parametrize("when", ["before", "midway", "after"])
+def test_a_lost_reply_of_the_transactions_commit_neither_loses_nor_doubles(when: When) -> None:
+    """8c: the assignments are run anew, and Kafka's position says what became of it."""
+    job, events = small()
+    job.settle(job.worker("a"))
+    job.gone("a")
+    more = shop(60, 20, seed=1)
+    job.send(more)
+    run_to_the_end(job.worker("b", Faults({"transactions.commit": Fault(Unavailable, when)})), job)
+    assert len(job.told()) == len(job.changes())
+    assert_whole(job, [*events, *more])
+
+
+def test_without_transactions_what_the_broker_did_not_acknowledge_is_published_again() -> None:
     job, events = small()
     job.settle(job.worker("a"))
     job.gone("a")
     more = shop(60, 20, seed=1)
     job.send(more)
     faults = Faults({"publisher.wait": Fault(Unavailable, "after")})
-    run_to_the_end(job.worker("b", faults), job)
+    run_to_the_end(job.worker("b", faults, exactly_once=False), job)
     assert len(job.told()) < len(job.changes())  # told twice, under the same ids
     assert_whole(job, [*events, *more])
 
@@ -319,9 +333,10 @@ def test_two_workers_share_partitions_and_a_third_that_comes_and_goes_loses_noth
     assert len(job.told()) == len(job.changes())
 
 
-def test_a_partition_that_is_taken_away_while_kafka_does_not_answer_is_left_to_its_new_owner() -> None:
+@pytest.mark.parametrize("call", ["transactions.commit", "publisher.wait"])
+def test_a_partition_that_is_taken_away_while_kafka_does_not_answer_is_left_to_its_new_owner(call: str) -> None:
     events = shop(400, 40)
-    job = Job(partitions=2, settings={"records_max": 20})
+    job = Job(partitions=2, settings={"records_max": 20, "exactly_once": call != "publisher.wait"})
     faults = Faults()
     a = job.worker("a", faults)
     job.send(events[:200])
@@ -329,10 +344,8 @@ def test_a_partition_that_is_taken_away_while_kafka_does_not_answer_is_left_to_i
     job.send(events[200:])
     job.step(a)
     b = job.worker("b")
-    faults.plan["publisher.wait"] = Fault()
-    with pytest.raises(Unavailable):
-        a.step()
-    a._drop_all()
+    faults.plan[call] = Fault()
+    run_to_the_end(a, job)
     job.settle(a, b)
     assert [1, 1] == [len(a.owned), len(b.owned)]
     assert_whole(job, events)

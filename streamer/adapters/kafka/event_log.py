@@ -341,7 +341,10 @@ class KafkaEventLog:
 
         Nobody else has a partition of ours in a generation that the client can be in before we gave it up.
         """
-        metadata = self._consumer.consumer_group_metadata()
+        try:
+            metadata = self._consumer.consumer_group_metadata()
+        except RuntimeError:  # a client that is closing knows of no group any more, and what a callback raises would end the process
+            metadata = self._stranger
         self._membership = NO_MEMBER if metadata == self._stranger else metadata
 
     def _tell(self, partitions: Sequence[int]) -> None:

@@ -1,0 +1,181 @@
+"""The end of a rebuild (7d of `protocol.py`): the state is made to agree with what was published, in one commit that takes C's id.
+
+Laws: what subscribers were told wins. A customer of whom more was told than the state knows was judged by a slice of a sweep that was lost:
+the state learns the segment, its version and since when, and the sweep, coming by again, finds nothing new to tell. A customer of whom the
+state knows more than was told goes back to what was told, with the vote taken out, and is judged anew by the sweep, which tells it under
+the very version that it had.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from streamer.adapters.avro import codec, wire
+from streamer.app.batch import joined
+from streamer.app.changes import CHANGE
+from streamer.app.commits import NO_PROFILES, stamped
+from streamer.app.walk import walk
+from streamer.core.partition import Learned
+from streamer.core.ports import Packed, Topic
+from streamer.core.profile import FIRST_CODE, HELD, MODEL, NEVER, NEW_SEGMENT, NO_SEGMENT, PRESENT, SEGMENT, SINCE, VERSION, pack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from streamer.app.walk import Met
+    from streamer.core.columns import I64
+    from streamer.core.partition import PartitionData
+    from streamer.core.plan import Plan
+    from streamer.core.ports import Committed, LogRecord, StateStore, TopicReader
+    from streamer.core.profile import Work
+
+READ_RECORDS = 20_000
+SWEEP_BEGINS = "0"
+EXITED = "exited"
+
+
+class Told(NamedTuple):
+    """The last that subscribers were told of a customer: a segment's code, its version, and since when."""
+
+    version: int
+    segment: int
+    since: int
+
+
+NOTHING_TOLD = Told(0, NO_SEGMENT, NEVER)
+
+
+class Agreed(NamedTuple):
+    """What makes a state agree with what was told: its own data, and the profiles that differ."""
+
+    data: PartitionData
+    profiles: Packed
+    taught: int  # customers of whom more was told than the state knew
+    taken_back: int  # customers of whom less was told
+    unknown: int  # customers who were told of, and have no profile
+
+
+@dataclass(slots=True)
+class Settlement:
+    """Reads what was published of a partition, a part at a time, so that other partitions are not kept waiting."""
+
+    partition: int
+    until: Committed
+    told: dict[bytes, Told]
+    next_offset: int
+    end: int
+
+    @classmethod
+    def begin(cls, reader: TopicReader, partition: int, until: Committed) -> Settlement:
+        """Fix the end: the high watermark of now, whatever transactions are open. Raises `Unavailable`."""
+        first, end = reader.bounds(Topic.CHANGES, partition)
+        return cls(partition, until, {}, first, end)
+
+    @property
+    def read(self) -> bool:
+        """Tell whether everything was read."""
+        return self.next_offset >= self.end
+
+    def go_on(self, reader: TopicReader, timeout_s: float) -> None:
+        """Read the next part; waits until no transaction in it is open. Raises `Unavailable`."""
+        end = min(self.next_offset + READ_RECORDS, self.end)
+        for record in reader.read(Topic.CHANGES, self.partition, self.next_offset, timeout_s, end):
+            self._take(record)
+        self.next_offset = end
+
+    def _take(self, record: LogRecord) -> None:
+        stamp = stamped(record.headers)
+        if stamp is not None and stamp.next_offset > self.until.next_offset:
+            return  # without transactions more may have been told than Kafka's position covers: it is told again
+        customer = record.key or b""
+        if record.value is None:
+            self.told.pop(customer, None)
+            return
+        change = codec.decode(CHANGE, record.value[wire.opening(record.value, record.headers).body :])
+        if change["version"] > self.told.get(customer, NOTHING_TOLD).version:
+            segment = NO_SEGMENT if change["status"] == EXITED else _code(change["segment_id"])
+            self.told[customer] = Told(change["version"], segment, change["occurred_at"])
+
+    def agree(self, store: StateStore, plan: Plan, data: PartitionData, numbers: list[int]) -> Agreed:
+        """Compare every profile with what was told; `numbers` are those of the adopted version's segments. Raises `Unavailable`."""
+        votes = _Votes(data, numbers)
+        changed: list[Packed] = []
+        taught = taken_back = known = 0
+        for met in walk(store, self.partition, plan):
+            rows = []
+            for u, told in self._differing(met):
+                if told.version > met.work.head[u, VERSION]:
+                    taught += 1
+                else:
+                    taken_back += 1
+                    votes.take_back(met.work, u)
+                votes.move(met.work, u, told.segment)
+                met.work.head[u, VERSION], met.work.head[u, SEGMENT], met.work.head[u, SINCE] = told
+                rows.append(u)
+            known += sum(fresh and customer in self.told for customer, fresh in zip(met.ids, met.fresh.tolist(), strict=True))
+            if rows:
+                changed.append(_packed(plan, met, rows))
+        return Agreed(votes.data(), joined(changed) if changed else NO_PROFILES, taught, taken_back, len(self.told) - known)
+
+    def _differing(self, met: Met) -> Iterator[tuple[int, Told]]:
+        head = met.work.head
+        found = zip(met.ids, met.fresh.tolist(), met.work.found.tolist(), head[:, VERSION].tolist(), head[:, SEGMENT].tolist(), strict=True)
+        for u, (customer, fresh, sort, version, segment) in enumerate(found):
+            told = self.told.get(customer, NOTHING_TOLD)
+            if fresh and sort == PRESENT and (told.version, told.segment) != (version, segment):
+                yield u, told
+
+
+class _Votes:
+    """A partition's sums while customers are moved about in them."""
+
+    def __init__(self, data: PartitionData, numbers: list[int]) -> None:
+        self._data = data
+        self._codes = [FIRST_CODE + number for number in numbers]
+        self._sweeps_again = False
+        self._learned: Learned | None = None
+        if data.learned is not None:
+            one = data.learned
+            self._learned = Learned(one.count.copy(), one.total.copy(), one.square.copy(), one.members.copy())
+
+    def take_back(self, work: Work, u: int) -> None:
+        """Make a customer one that the adopted version has yet to judge."""
+        head = work.head[u]
+        if self._learned is None or head[MODEL] != self._data.model:
+            return
+        if head[HELD]:
+            k, vote = head[HELD] - 1, work.vote[u].astype(np.int64)
+            self._learned.count[k] -= 1
+            self._learned.total[k] -= vote
+            self._learned.square[k] -= vote * vote
+        self._learned.members[self._place(int(head[SEGMENT]))] -= 1
+        head[HELD], head[MODEL] = 0, 0
+        self._sweeps_again = True
+
+    def move(self, work: Work, u: int, segment: int) -> None:
+        """Count a customer whom the adopted version has judged in another segment."""
+        head = work.head[u]
+        if self._learned is not None and head[MODEL] == self._data.model:
+            self._learned.members[self._place(int(head[SEGMENT]))] -= 1
+            self._learned.members[self._place(segment)] += 1
+
+    def data(self) -> PartitionData:
+        cursor = SWEEP_BEGINS if self._sweeps_again else self._data.cursor
+        return replace(self._data, learned=self._learned, cursor=cursor, rebuilding=False)
+
+    def _place(self, code: int) -> int:
+        return self._codes.index(code) if code in self._codes else len(self._codes)
+
+
+def _packed(plan: Plan, met: Met, rows: list[int]) -> Packed:
+    ids = [met.ids[u] for u in rows]
+    bounds: I64 = np.cumsum([0, *map(len, ids)], dtype=np.int64)
+    return Packed(np.frombuffer(b"".join(ids), np.uint8), bounds, *pack(plan, met.work, np.array(rows, np.int64)))
+
+
+def _code(segment_id: str) -> int:
+    """Read a segment's code from its id, such as seg_0003."""
+    return NEW_SEGMENT if segment_id == "new" else FIRST_CODE + int(segment_id.removeprefix("seg_"))
