@@ -1,0 +1,124 @@
+"""What a job must come to: its log folded from the start, one partition after another, with the journal's decisions at their offsets.
+
+It shares the fold with the worker (which has an oracle of its own, `tests/oracle.py`), and nothing of batches, commits, sweeps in slices,
+recovery or publishing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from streamer.adapters.avro import codec, wire
+from streamer.app import journal
+from streamer.app.changes import CHANGE
+from streamer.app.models import ModelShelf
+from streamer.core.fold import TALLIES, fold, make_changes
+from streamer.core.intake import group, hash_ids
+from streamer.core.partition import PartitionData, adopt_epoch, adopt_version, stack_judge, stack_sums, unstack_sums
+from streamer.core.ports import Topic
+from streamer.core.profile import pack, unpack
+from tests.fakes.broker import as_fetched
+from tests.fakes.job import INPUT, NAME, intake_of
+from tests.fakes.state_store import cut, joined_with_bounds
+
+if TYPE_CHECKING:
+    from streamer.core.columns import Headers
+    from streamer.core.fold import Rows
+    from tests.fakes.job import Job
+
+UNTOLD = {"detected_at", "origin", "run_id"}
+
+
+class Expected(NamedTuple):
+    """What a partition comes to. `letters` has the offsets of refused records."""
+
+    changes: list[dict[str, Any]]
+    profiles: dict[bytes, bytes]
+    data: PartitionData
+    letters: list[int]
+
+
+class Replay:
+    """One partition, from the start of its log."""
+
+    def __init__(self, job: Job, partition: int) -> None:
+        self.job = job
+        self.partition = partition
+        self.data = PartitionData(job.declaration.version)
+        self.profiles: dict[bytes, bytes] = {}
+        self.changes: list[dict[str, Any]] = []
+        self.shelf = ModelShelf(job.store, job.reader, NAME)
+        self.writer = job.writer()
+
+    def run(self) -> Expected:
+        """Fold everything."""
+        job, log = self.job, self.job.broker.topics[INPUT][self.partition]
+        fetched = as_fetched([(self.partition, record) for record in log.records])
+        taken = intake_of(job.declared).take(fetched, np.zeros(len(fetched), np.int32))
+        first = 0
+        for entry in journal.read(job.broker.topics[job.topics(job.run)[Topic.JOURNAL]][self.partition].committed()):
+            first = self._events(taken, first, entry.at_offset)
+            if entry.kind == journal.VERSION:
+                self.data = adopt_version(self.data, self.shelf.get(entry.model), entry.at_offset, entry.as_of)
+                self._sweep()
+            elif self.data.centroids is not None:
+                self.data = adopt_epoch(self.data, entry.epoch, entry.centroids(self.data.centroids.shape))
+        self._events(taken, first, log.high)
+        return Expected(self.changes, self.profiles, self.data, fetched.offset[taken.status != 0].tolist())
+
+    def _events(self, taken: Any, first: int, end: int) -> int:
+        """Fold the valid events from the `first` row to before the offset `end`; returns the row after them."""
+        last = int(np.searchsorted(taken.rows.offset, end))
+        if last > first:
+            rows = taken.rows._replace(
+                **{name: np.ascontiguousarray(getattr(taken.rows, name)[..., first:last]) for name in taken.rows._fields}
+            )
+            whole = taken.values.tobytes()
+            starts, lengths = taken.id_start[first:last], taken.id_length[first:last]
+            ids = [whole[start : start + length] for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)]
+            self._fold(rows, ids, 0)
+        return max(last, first)
+
+    def _sweep(self) -> None:
+        """Judge every customer by the version just adopted."""
+        nothing = intake_of(self.job.declared).take(as_fetched([]), np.zeros(0, np.int32)).rows
+        self._fold(nothing, sorted(self.profiles), len(self.profiles))
+
+    def _fold(self, rows: Rows, ids: list[bytes], swept: int) -> None:
+        job, plan = self.job, self.job.plan
+        joined, bounds = joined_with_bounds(ids)
+        slot, customers = group(
+            joined, bounds[:-1], np.diff(bounds).astype(np.int32), hash_ids(joined, bounds), np.zeros(len(ids), np.int32), 1
+        )
+        known = cut(customers.ids, customers.id_bounds)
+        room = np.bincount(slot, minlength=len(known)).astype(np.int64)
+        work = unpack(plan, *joined_with_bounds([self.profiles.get(customer, b"") for customer in known]), room)
+        judge = stack_judge([self.data], self.shelf.known, job.declaration)
+        sums = stack_sums([self.data], judge)
+        changes = make_changes(len(ids) + len(known) + 1, len(plan.kind))
+        watermark, tally = np.array([self.data.watermark]), np.zeros((1, TALLIES), np.int64)
+        sweeping = slot[:swept], np.zeros(swept, np.int32)
+        count = fold(plan, judge, sums, work, rows._replace(slot=slot[swept:]), *sweeping, 0, watermark, tally, changes)
+        values, bounds = pack(plan, work, np.arange(len(known)))
+        self.profiles |= dict(zip(known, cut(values, bounds), strict=True))
+        began = min(self.data.began, int(rows.time.min()) if len(rows.time) else self.data.began)
+        learned = None if self.data.centroids is None else unstack_sums(sums, 0, len(self.data.centroids))
+        self.data = PartitionData(**{**_fields(self.data), "watermark": int(watermark[0]), "began": began, "learned": learned})
+        stamp: Headers = (("commit_id", b""), ("next_offset", b"0"))
+        written = self.writer.write(
+            changes, count, customers, (self.partition,), self.shelf.names, {self.partition: stamp}, 0, np.ones(count, np.bool_)
+        )
+        for one in written.values():
+            self.changes += [plain(record.value) for record in one.records]
+
+
+def plain(value: bytes | None) -> dict[str, Any]:
+    """Decode a change, less what differs from run to run."""
+    assert value is not None
+    return {name: field for name, field in codec.decode(CHANGE, value[wire.ID_BYTES :]).items() if name not in UNTOLD}
+
+
+def _fields(data: PartitionData) -> dict[str, Any]:
+    return {name: getattr(data, name) for name in PartitionData.__slots__}

@@ -1,0 +1,369 @@
+"""Several workers at once over one fake Kafka, Redis and clock, one call at a time, and what befalls them: all of it under a seed.
+
+Each worker runs the code that `streamer run` runs, in a thread of control of its own that hands over before and after every call to a
+server. Who goes on is drawn, and so is what befalls whom: a process dies before, in or after a call, a reply is lost, a process is stalled
+past its session's time-out and wakes as a zombie, members come and go, Redis is wiped, rolled back or loses its last writes, a server is
+away, a transaction's time is over, markers are late.
+
+Law: the same seed gives the same schedule, to the last call.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from greenlet import getcurrent, greenlet
+
+from streamer.core.errors import Unavailable
+from streamer.core.ports import ClientFailed
+from tests.fakes.faults import Fault, Faults, Killed
+from tests.fakes.job import INPUT, Job, encoded, shop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from streamer.app.worker import Worker
+
+PARTITIONS = 4
+WORKERS = 3
+WORKERS_MAX = 5
+EVENTS = 300
+CUSTOMERS = 30
+FAULTS_MIN, FAULTS_MAX = 5, 12
+TURNS = 900  # that faults and events are spread over
+SESSION_S = 4.0
+SNAPSHOTS_MAX = 6
+SETTLE_ROUNDS_MAX = 600
+LEARNING = {"epoch_interval_s": 0.6, "poll_interval_s": 0.2, "idle_check_s": 1.0}
+STORE = ("claim", "read", "owners", "load", "commit", "scan", "count", "announced")
+
+
+class Stopped(BaseException):
+    """A process is told to end with the schedule."""
+
+
+@dataclass(eq=False)
+class Process:
+    """One worker. While `stalled_until` lies ahead it does nothing; a dead one waits to be started again."""
+
+    name: str
+    worker: Worker
+    faults: Turns
+    control: greenlet
+    stalled_until: float = 0.0
+    leaving: bool = False
+
+    @property
+    def dead(self) -> bool:
+        return bool(self.control.dead)
+
+
+class Turns(Faults):
+    """Hands over to the schedule before and after each call of a port."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+
+    def call(self, name: str, method: str, port: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.world.hand_over()
+        found = super().call(name, method, port, args, kwargs)
+        self.world.hand_over()
+        return found
+
+
+@dataclass
+class World:
+    """A schedule: `Schedule(seed).run()` leaves the job at rest, to be compared with what it must come to."""
+
+    seed: int
+    trace: Callable[[str], None] | None = None
+    rng: random.Random = field(init=False)
+    job: Job = field(init=False)
+    processes: list[Process] = field(default_factory=list)
+    expelled: list[tuple[float, str]] = field(default_factory=list)
+    snapshots: list[Any] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    befallen: list[str] = field(default_factory=list)
+    resting: bool = False
+    made: int = 0
+    redis_back: float = 0.0
+    broker_back: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Draw the job's settings, and start the workers."""
+        self.rng = random.Random(self.seed)
+        self.main = getcurrent()
+        self.job = Job(partitions=PARTITIONS, settings=dict(LEARNING))
+        self.job.broker.arrival = self.rng.choice(["at once", "waited for", "held"])
+        self.events = list(shop(EVENTS, CUSTOMERS, self.seed))
+        for _ in range(WORKERS):
+            self.start()
+
+    # Who goes on
+
+    def hand_over(self) -> None:
+        """Let another process go on, or this one again; called within a process."""
+        if not self.resting:
+            self.main.switch()
+
+    def start(self, name: str | None = None) -> None:
+        """Start a process; one that died starts again under its own name."""
+        if name is None:
+            name = f"w{self.made}"
+            self.made += 1
+        faults = Turns(self)
+        control = greenlet(self._live)
+        sizes = {"records_max": self.rng.choice([3, 10, 40]), "sweep_records": self.rng.choice([1, 4, 50])}
+        self.resting, resting = True, self.resting  # joining is no turn of anybody's
+        worker = self.job.worker(name, faults, **sizes)
+        self.resting = resting
+        process = Process(name, worker, faults, control)
+        control.parent = self.main
+        self.processes.append(process)
+        control.switch(process)
+
+    def _live(self, process: Process) -> None:
+        def stopping() -> bool:
+            if self.resting:
+                self.main.switch()
+            return process.leaving
+
+        try:
+            self.main.switch()
+            process.worker.run(stopping)
+        except Killed:
+            self.expelled.append((self.now + SESSION_S * self.rng.random(), process.name))
+        except ClientFailed as failed:  # its service manager starts it again
+            self._say(f"{process.name} ended: {failed}")
+            self.job.gone(process.name)
+        except Stopped:
+            return
+
+    @property
+    def now(self) -> float:
+        return self.job.clock.passed_s
+
+    def _say(self, what: str) -> None:
+        if self.trace:
+            self.trace(f"{self.now:8.2f} {what}")
+
+    # What befalls them
+
+    def run(self) -> None:
+        """Go through the schedule, then let everything come to rest."""
+        quiet = logging.getLogger("streamer")
+        level, quiet.level = quiet.level, logging.CRITICAL
+        try:
+            self._go_on()
+            self._rest()
+        finally:
+            quiet.level = level
+            for process in self.processes:
+                if not process.dead:
+                    process.control.throw(Stopped)
+
+    def _go_on(self) -> None:
+        rng = self.rng
+        count = rng.randint(FAULTS_MIN, FAULTS_MAX)
+        due = sorted(rng.randrange(50, TURNS) for _ in range(count))
+        sent = 0
+        for turn in range(TURNS):
+            while due and due[0] <= turn:
+                due.pop(0)
+                self._befall()
+            if rng.random() < 0.08 and sent < EVENTS:
+                size = rng.randint(1, 16)
+                self._send(self.events[sent : sent + size])
+                sent += size
+            if turn % 40 == 0 and len(self.snapshots) < SNAPSHOTS_MAX:
+                self.snapshots.append(copy.deepcopy(self.job.redis.namespaces))
+            elif turn % 40 == 20 and self.snapshots:
+                self.snapshots[rng.randrange(len(self.snapshots))] = copy.deepcopy(self.job.redis.namespaces)
+            self._turn()
+        self._send(self.events[sent:])
+
+    def _send(self, events: list[dict[str, Any]]) -> None:
+        """Put events into the log, now and then one twice and one that is nonsense."""
+        for event in events:
+            partition = int.from_bytes(event["customer_id"].encode(), "big") % PARTITIONS
+            for _ in range(2 if self.rng.random() < 0.03 else 1):
+                self.job.broker.append(INPUT, partition, event["customer_id"].encode(), encoded(event))
+            if self.rng.random() < 0.03:
+                self.job.broker.append(INPUT, partition, b"bad", b"nonsense")
+
+    def _turn(self) -> None:
+        """Let one process go on to its next call, and time pass."""
+        self._time()
+        able = [process for process in self.processes if not process.dead and process.stalled_until <= self.now]
+        if able:
+            self.rng.choice(able).control.switch()
+        self.job.later(self.rng.choice([0.0, 0.0, 0.01, 0.05]) if able else 0.5)
+
+    def _time(self) -> None:
+        """Do what is due: sessions end, servers come back, dead processes start again, markers arrive."""
+        now, rng = self.now, self.rng
+        for at, name in [*self.expelled]:
+            if at <= now:
+                self.expelled.remove((at, name))
+                self.job.gone(name)
+        for process in [one for one in self.processes if one.dead]:
+            if rng.random() < 0.02 and all(name != process.name for _, name in self.expelled):
+                self.processes.remove(process)
+                if not process.leaving:
+                    self.start(process.name)
+        if len(self.processes) < WORKERS - 1:
+            self.start()
+        self.job.broker.down = now < self.broker_back
+        for process in self.processes:
+            process.faults.down = {f"store.{method}" for method in STORE} if now < self.redis_back else set()
+        under_way = self.job.broker.under_way()
+        if under_way and rng.random() < 0.2:
+            self.job.broker.arrive(rng.choice(under_way))
+
+    def _befall(self) -> None:
+        """Draw what befalls whom."""
+        rng = self.rng
+        name = rng.choices([one[0] for one in BEFALLS], [one[1] for one in BEFALLS])[0]
+        alive = [process for process in self.processes if not process.dead]
+        if alive:
+            said = getattr(self, f"_{name}")(rng.choice(alive))
+            self.befallen.append(name)
+            self._say(f"{name}: {said}")
+
+    def _crash(self, process: Process) -> str:
+        call = len(process.faults.calls) + self.rng.randint(1, 8)
+        process.faults.plan[call] = Fault(Killed, self.rng.choice(["before", "midway", "after"]))
+        return f"{process.name} in its call {call}"
+
+    def _dies(self, process: Process) -> str:
+        process.control.throw(Killed)
+        return f"{process.name} between two calls"
+
+    def _lost_reply(self, process: Process) -> str:
+        for _ in range(self.rng.randint(1, 3)):
+            call = len(process.faults.calls) + self.rng.randint(1, 8)
+            process.faults.plan[call] = Fault(Unavailable, self.rng.choice(["before", "midway", "after"]))
+        return f"{process.name} soon"
+
+    def _lost_commit(self, process: Process) -> str:
+        call = self.rng.choice(["store.commit", "transactions.commit", "transactions.positions", "transactions.send"])
+        process.faults.plan[call] = Fault(Unavailable, self.rng.choice(["before", "midway", "after"]))
+        return f"{process.name}, {call}"
+
+    def _stall(self, process: Process) -> str:
+        process.stalled_until = self.now + SESSION_S * self.rng.uniform(1.0, 3.5)
+        self.expelled.append((self.now + SESSION_S * self.rng.random(), process.name))
+        return f"{process.name} until {process.stalled_until:.2f}"
+
+    def _joins(self, _: Process) -> str:
+        if len(self.processes) < WORKERS_MAX:
+            self.start()
+        return f"there are {len(self.processes)}"
+
+    def _leaves(self, process: Process) -> str:
+        process.leaving = True
+        return process.name
+
+    def _rebalance(self, process: Process) -> str:
+        """Its session ended and it does not know; its next poll joins again."""
+        self.job.gone(process.name)
+        return process.name
+
+    def _wipe(self, _: Process) -> str:
+        self.job.redis.namespaces.clear()
+        return "Redis is empty"
+
+    def _rollback(self, _: Process) -> str:
+        if self.snapshots:
+            self.job.redis.namespaces = copy.deepcopy(self.rng.choice(self.snapshots))
+        return "Redis is an earlier one"
+
+    def _loses_writes(self, _: Process) -> str:
+        """One partition is as it was a little ago, as of a cluster's node that failed over."""
+        if not self.snapshots or not self.job.redis.namespaces:
+            return "nothing"
+        earlier = copy.deepcopy(self.snapshots[-1])
+        partition = self.rng.randrange(PARTITIONS)
+        for name, namespace in earlier.items():
+            here = self.job.redis.namespaces.get(name)
+            if here is not None and partition in namespace.partitions:
+                here.partitions[partition] = namespace.partitions[partition]
+                if partition == 0:
+                    here.announced = namespace.announced
+        return f"partition {partition}"
+
+    def _redis_away(self, _: Process) -> str:
+        self.redis_back = self.now + self.rng.uniform(0.2, 3.0)
+        return f"until {self.redis_back:.2f}"
+
+    def _broker_away(self, _: Process) -> str:
+        self.broker_back = self.now + self.rng.uniform(0.2, 3.0)
+        return f"until {self.broker_back:.2f}"
+
+    def _time_out(self, process: Process) -> str:
+        """Time passes for the brokers, and its transaction's is over."""
+        self.job.broker.now_ms += 10_000
+        return process.name
+
+    # Rest
+
+    def _rest(self) -> None:
+        """Let nothing more befall anybody, and everybody work until nothing moves."""
+        broker = self.job.broker
+        broker.down, broker.arrival = False, "at once"
+        while broker.under_way():
+            broker.arrive(broker.under_way()[0])
+        self.resting = True
+        for _, name in self.expelled:
+            self.job.gone(name)
+        for process in self.processes:
+            process.faults.plan.clear()
+            process.faults.down = set()
+            if not process.dead:
+                process.control.switch()
+        for process in self.processes:
+            if process.dead:
+                self.job.gone(process.name)
+        if all(process.dead for process in self.processes):
+            self.start()
+        working = [process.worker for process in self.processes if not process.dead]
+        self._settle(working)
+
+    def _settle(self, workers: list[Worker]) -> None:
+        calm = 0
+        for _ in range(SETTLE_ROUNDS_MAX):
+            before = self.job._moved()
+            for worker in workers:
+                try:
+                    worker.step()
+                except Unavailable:
+                    worker._drop_all()
+            calm = calm + 1 if before == self.job._moved() else 0
+            self.job.later(11.0 if calm else 0.2)
+            if calm == 4:
+                return
+        message = "the workers did not come to rest"
+        raise TimeoutError(message)
+
+
+BEFALLS = (
+    ("crash", 4),
+    ("dies", 2),
+    ("lost_reply", 3),
+    ("lost_commit", 3),
+    ("stall", 4),
+    ("joins", 1),
+    ("leaves", 1),
+    ("rebalance", 2),
+    ("wipe", 1),
+    ("rollback", 2),
+    ("loses_writes", 2),
+    ("redis_away", 1),
+    ("broker_away", 1),
+    ("time_out", 1),
+)
