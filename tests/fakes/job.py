@@ -201,6 +201,8 @@ class Job:
             calm = calm + 1 if before == self._moved() else 0
             if calm:
                 self.later(10.0)
+                for marker in self.broker.under_way():
+                    self.broker.arrive(marker)
             if calm == CALM_ROUNDS:
                 return
         message = f"nothing settled in {ROUNDS_MAX} rounds"

@@ -76,7 +76,7 @@ def test_the_sample_is_sent_in_the_order_of_time_keyed_by_customer_and_accounted
     channel = MemoryChannel(MemorySink())
     rejects = tmp_path / "rejects.jsonl"
     sent, said = ran(Request(sample_path(), "online_retail", rejects=rejects), channel)
-    records = [json.loads(event.value) for event in channel.sink.events]
+    records = [json.loads(event.value or b"") for event in channel.sink.events]
     assert sent == len(records) == channel.sink.acknowledged
     assert [record["customer_id"].encode() for record in records] == [event.key for event in channel.sink.events]
     assert sorted(record["occurred_at"] for record in records) == [record["occurred_at"] for record in records]
