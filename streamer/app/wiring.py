@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 from uuid import UUID
 
 import schemas
@@ -70,6 +70,8 @@ if TYPE_CHECKING:
     from streamer.core.ports import EventLog, PartitionState, StateStore
 
 log = logging.getLogger(__name__)
+
+Port = TypeVar("Port")
 
 SAMPLE_MAX = 200_000
 READ_TIMEOUT_S = 30.0
@@ -164,9 +166,20 @@ def schema_ids(config: Config, source: SchemaSource) -> dict[str, int]:
     return {name: source.register(subject, schemas.text(name, schemas.latest(name))) for name, subject in subjects.items()}
 
 
+class Around(Protocol):
+    """Stands between a worker and a port of its: who wants to see its calls, or to hurt it at one of them."""
+
+    def __call__(self, name: str, port: Port) -> Port:
+        """Give what the worker is to call in the port's place."""
+
+
+def _nothing_around(name: str, port: Port) -> Port:  # noqa: ARG001  # as `Around` has it
+    return port
+
+
 @contextmanager
-def worker(config: Config, recorder: Recorder | None = None) -> Iterator[Worker]:
-    """Make a worker from the configuration, which tells `recorder` of its work.
+def worker(config: Config, recorder: Recorder | None = None, around: Around = _nothing_around) -> Iterator[Worker]:
+    """Make a worker from the configuration, which tells `recorder` of its work and calls its ports through what `around` gives.
 
     Raises:
         Misconfigured: the servers are not as they must be.
@@ -174,7 +187,7 @@ def worker(config: Config, recorder: Recorder | None = None) -> Iterator[Worker]
 
     """
     declaration = load_declaration(config.features.declaration)
-    store = state_store(config)
+    store = around("store", state_store(config))
     for warning in store.check():
         log.warning("%s", warning)
     partitions = ensure_topics(config)
@@ -187,7 +200,7 @@ def worker(config: Config, recorder: Recorder | None = None) -> Iterator[Worker]
         raise Misconfigured(message)
     source = schema_source(config)
     ids = schema_ids(config, source)
-    reader = topic_reader(config)
+    reader = around("reader", topic_reader(config))
     intake = make_intake(config, declaration, source)
     follow = config.journal.follow
     changes = change_writer(config, declaration, ids[CHANGE])
@@ -199,10 +212,11 @@ def worker(config: Config, recorder: Recorder | None = None) -> Iterator[Worker]
         config.group_id,
         instance_id=config.app.instance,
     )
+    event_log = around("log", event_log)
     tools = Tools(
         log=event_log,
         store=store,
-        publishing=_publishing(config, event_log, store),
+        publishing=_publishing(config, event_log, store, around),
         reader=reader,
         clock=SystemClock(),
         intake=intake,
@@ -233,13 +247,14 @@ def worker(config: Config, recorder: Recorder | None = None) -> Iterator[Worker]
         yield Worker(settings, declaration, tools)
 
 
-def _publishing(config: Config, event_log: EventLog, store: StateStore) -> Publishing:
+def _publishing(config: Config, event_log: EventLog, store: StateStore, around: Around) -> Publishing:
     """Make what publishes, in transactions under an id of this instance's own unless they are off."""
     settings, names = kafka_settings(config, config.kafka.producer_properties()), topic_names(config)
     if config.transactions == "off":
-        return AtLeastOnce(KafkaPublisher(settings, names), event_log, config.kafka.timeout_s)
+        return AtLeastOnce(around("publisher", KafkaPublisher(settings, names)), event_log, config.kafka.timeout_s)
     transactional_id = f"{config.app.namespace}.{config.app.name}.{instance(config)}"
-    return ExactlyOnce(KafkaTransactions(settings, names, config.topics.events, transactional_id), event_log, store, config.kafka.timeout_s)
+    transactions = around("transactions", KafkaTransactions(settings, names, config.topics.events, transactional_id))
+    return ExactlyOnce(transactions, event_log, store, config.kafka.timeout_s)
 
 
 def _own_partitions(config: Config) -> dict[Topic, int]:

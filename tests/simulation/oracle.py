@@ -1,7 +1,7 @@
 """What a job must come to: its log folded from the start, one partition after another, with the journal's decisions at their offsets.
 
 It shares the fold with the worker (which has an oracle of its own, `tests/oracle.py`), and nothing of batches, commits, sweeps in slices,
-recovery or publishing.
+recovery or publishing. It knows no server: `tests/simulation` gives it the logs of a fake broker, `tests/chaos` those of a real one.
 """
 
 from __future__ import annotations
@@ -13,22 +13,44 @@ import numpy as np
 from streamer.adapters.avro import codec, wire
 from streamer.app import journal
 from streamer.app.changes import CHANGE
-from streamer.app.models import ModelShelf
 from streamer.core.fold import TALLIES, fold, make_changes
 from streamer.core.intake import group, hash_ids
 from streamer.core.partition import PartitionData, adopt_epoch, adopt_version, stack_judge, stack_sums, unstack_sums
-from streamer.core.ports import Topic
 from streamer.core.profile import pack, unpack
 from tests.fakes.broker import as_fetched
-from tests.fakes.job import INPUT, NAME, intake_of
 from tests.fakes.state_store import cut, joined_with_bounds
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from streamer.app.changes import ChangeWriter
+    from streamer.app.intake import Intake
+    from streamer.app.models import ModelShelf
     from streamer.core.columns import Headers
+    from streamer.core.declaration import Declaration
     from streamer.core.fold import Rows
-    from tests.fakes.job import Job
+    from streamer.core.plan import Plan
+    from streamer.core.ports import LogRecord
 
 UNTOLD = {"detected_at", "origin", "run_id"}
+
+
+class Rules(NamedTuple):
+    """What events are folded by."""
+
+    declaration: Declaration
+    plan: Plan
+    intake: Intake
+    shelf: ModelShelf
+    writer: ChangeWriter
+
+
+class Said(NamedTuple):
+    """All that is known of a partition: its events up to `high`, and what its owners decided."""
+
+    records: Sequence[LogRecord]
+    high: int
+    entries: Sequence[journal.Entry]
 
 
 class Expected(NamedTuple):
@@ -43,29 +65,26 @@ class Expected(NamedTuple):
 class Replay:
     """One partition, from the start of its log."""
 
-    def __init__(self, job: Job, partition: int) -> None:
-        self.job = job
+    def __init__(self, rules: Rules, partition: int) -> None:
+        self.rules = rules
         self.partition = partition
-        self.data = PartitionData(job.declaration.version)
+        self.data = PartitionData(rules.declaration.version)
         self.profiles: dict[bytes, bytes] = {}
         self.changes: list[dict[str, Any]] = []
-        self.shelf = ModelShelf(job.store, job.reader, NAME)
-        self.writer = job.writer()
 
-    def run(self) -> Expected:
+    def run(self, said: Said) -> Expected:
         """Fold everything."""
-        job, log = self.job, self.job.broker.topics[INPUT][self.partition]
-        fetched = as_fetched([(self.partition, record) for record in log.records])
-        taken = intake_of(job.declared).take(fetched, np.zeros(len(fetched), np.int32))
+        fetched = as_fetched([(self.partition, record) for record in said.records])
+        taken = self.rules.intake.take(fetched, np.zeros(len(fetched), np.int32))
         first = 0
-        for entry in journal.read(job.broker.topics[job.topics(job.run)[Topic.JOURNAL]][self.partition].committed()):
+        for entry in said.entries:
             first = self._events(taken, first, entry.at_offset)
             if entry.kind == journal.VERSION:
-                self.data = adopt_version(self.data, self.shelf.get(entry.model), entry.at_offset, entry.as_of)
+                self.data = adopt_version(self.data, self.rules.shelf.get(entry.model), entry.at_offset, entry.as_of)
                 self._sweep()
             elif self.data.centroids is not None:
                 self.data = adopt_epoch(self.data, entry.epoch, entry.centroids(self.data.centroids.shape))
-        self._events(taken, first, log.high)
+        self._events(taken, first, said.high)
         return Expected(self.changes, self.profiles, self.data, fetched.offset[taken.status != 0].tolist())
 
     def _events(self, taken: Any, first: int, end: int) -> int:
@@ -83,11 +102,11 @@ class Replay:
 
     def _sweep(self) -> None:
         """Judge every customer by the version just adopted."""
-        nothing = intake_of(self.job.declared).take(as_fetched([]), np.zeros(0, np.int32)).rows
+        nothing = self.rules.intake.take(as_fetched([]), np.zeros(0, np.int32)).rows
         self._fold(nothing, sorted(self.profiles), len(self.profiles))
 
     def _fold(self, rows: Rows, ids: list[bytes], swept: int) -> None:
-        job, plan = self.job, self.job.plan
+        rules, plan = self.rules, self.rules.plan
         joined, bounds = joined_with_bounds(ids)
         slot, customers = group(
             joined, bounds[:-1], np.diff(bounds).astype(np.int32), hash_ids(joined, bounds), np.zeros(len(ids), np.int32), 1
@@ -95,7 +114,7 @@ class Replay:
         known = cut(customers.ids, customers.id_bounds)
         room = np.bincount(slot, minlength=len(known)).astype(np.int64)
         work = unpack(plan, *joined_with_bounds([self.profiles.get(customer, b"") for customer in known]), room)
-        judge = stack_judge([self.data], self.shelf.known, job.declaration)
+        judge = stack_judge([self.data], rules.shelf.known, rules.declaration)
         sums = stack_sums([self.data], judge)
         changes = make_changes(len(ids) + len(known) + 1, len(plan.kind))
         watermark, tally = np.array([self.data.watermark]), np.zeros((1, TALLIES), np.int64)
@@ -107,8 +126,8 @@ class Replay:
         learned = None if self.data.centroids is None else unstack_sums(sums, 0, len(self.data.centroids))
         self.data = PartitionData(**{**_fields(self.data), "watermark": int(watermark[0]), "began": began, "learned": learned})
         stamp: Headers = (("commit_id", b""), ("next_offset", b"0"))
-        written = self.writer.write(
-            changes, count, customers, (self.partition,), self.shelf.names, {self.partition: stamp}, 0, np.ones(count, np.bool_)
+        written = rules.writer.write(
+            changes, count, customers, (self.partition,), rules.shelf.names, {self.partition: stamp}, 0, np.ones(count, np.bool_)
         )
         for one in written.values():
             self.changes += [plain(record.value) for record in one.records]

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from streamer.app import journal
 from streamer.app.letters import source_partition
+from streamer.app.models import ModelShelf
 from streamer.core.ports import Topic
-from tests.fakes.job import APP, headers
-from tests.simulation.oracle import Replay, plain
+from tests.fakes.job import APP, INPUT, NAME, headers, intake_of
+from tests.simulation.oracle import Replay, Rules, Said, plain
 from tests.simulation.world import World
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from streamer.core.partition import PartitionData
     from tests.fakes.job import Job
+    from tests.simulation.oracle import Expected
 
 
 class Violated(AssertionError):  # noqa: N818  # says what happened
@@ -34,6 +40,15 @@ def hold(seed: int) -> World:
     return world
 
 
+class Found(NamedTuple):
+    """What a partition came to, as its subscribers and Redis have it; `letters` are the offsets that dead letters speak of, each time."""
+
+    told: list[dict[str, Any]]
+    profiles: Mapping[bytes, bytes]
+    data: PartitionData
+    letters: list[int]
+
+
 def judge(job: Job) -> None:
     """Compare a job at rest with its replay.
 
@@ -41,29 +56,56 @@ def judge(job: Job) -> None:
         Violated: names the partition and what differs.
 
     """
+    rules = Rules(job.declaration, job.plan, intake_of(job.declared), ModelShelf(job.store, job.reader, NAME), job.writer())
+    topics = {topic: job.broker.topics[name] for topic, name in job.topics(job.run).items()}
     for partition in range(job.partitions):
-        expected = Replay(job, partition).run()
-        told = [plain(record.value) for record in job.broker.topics[job.topics(job.run)[Topic.CHANGES]][partition].committed()]
-        _twice(partition, [change["change_id"] for change in told], "change")
-        _versions(partition, told)
-        wanted = {change["change_id"]: change for change in expected.changes}
-        found = {change["change_id"]: change for change in told}
-        if wanted != found:
-            lost, invented = wanted.keys() - found.keys(), found.keys() - wanted.keys()
-            other = [change for change in wanted.keys() & found.keys() if wanted[change] != found[change]]
-            counts = f"{len(lost)} lost, {len(invented)} invented, {len(other)} told otherwise"
-            message = f"partition {partition}: of {len(wanted)} changes {counts}"
-            raise Violated(message)
-        held = job.redis.namespaces[job.run, APP].partitions[partition].profiles
-        if held != expected.profiles:
-            differing = sum(held.get(c) != expected.profiles.get(c) for c in held.keys() | expected.profiles.keys())
-            message = f"partition {partition}: {differing} of {len(expected.profiles)} profiles differ"
-            raise Violated(message)
-        _state(partition, job.data()[partition], expected.data)
-        _letters(job, partition, expected.letters)
+        log = job.broker.topics[INPUT][partition]
+        said = Said(log.records, log.high, journal.read(topics[Topic.JOURNAL][partition].committed()))
+        letters = [record for record in job.records(Topic.DEAD_LETTERS) if source_partition(record.headers) == partition]
+        found = Found(
+            [plain(record.value) for record in topics[Topic.CHANGES][partition].committed()],
+            job.redis.namespaces[job.run, APP].partitions[partition].profiles,
+            job.data()[partition],
+            [source_offset(headers(letter)) for letter in letters],
+        )
+        compare(partition, Replay(rules, partition).run(said), found)
     if not job.check().clean:
         message = f"sums and profiles disagree: {job.check().findings}"
         raise Violated(message)
+
+
+def compare(partition: int, expected: Expected, came: Found) -> None:
+    """Compare what a partition came to with what it must.
+
+    Raises:
+        Violated: says what differs.
+
+    """
+    _twice(partition, [change["change_id"] for change in came.told], "change")
+    versions_grow(partition, came.told)
+    wanted = {change["change_id"]: change for change in expected.changes}
+    found = {change["change_id"]: change for change in came.told}
+    if wanted != found:
+        lost, invented = wanted.keys() - found.keys(), found.keys() - wanted.keys()
+        other = [change for change in wanted.keys() & found.keys() if wanted[change] != found[change]]
+        counts = f"{len(lost)} lost, {len(invented)} invented, {len(other)} told otherwise"
+        message = f"partition {partition}: of {len(wanted)} changes {counts}"
+        raise Violated(message)
+    if came.profiles != expected.profiles:
+        differing = sum(came.profiles.get(c) != expected.profiles.get(c) for c in came.profiles.keys() | expected.profiles.keys())
+        message = f"partition {partition}: {differing} of {len(expected.profiles)} profiles differ"
+        raise Violated(message)
+    _state(partition, came.data, expected.data)
+    if sorted(came.letters) != expected.letters:
+        counts = f"{len(came.letters)} dead letters, {len(set(came.letters))} of them different"
+        message = f"partition {partition}: {len(expected.letters)} records refused, {counts}"
+        raise Violated(message)
+
+
+def source_offset(headers: Mapping[str, bytes | None]) -> int:
+    """Read which offset a dead letter is of."""
+    offset: int = json.loads(headers["dlq.source"] or b"")["offset"]
+    return offset
 
 
 def _twice(partition: int, told: list[Any], what: str) -> None:
@@ -73,7 +115,8 @@ def _twice(partition: int, told: list[Any], what: str) -> None:
         raise Violated(message)
 
 
-def _versions(partition: int, told: list[dict[str, Any]]) -> None:
+def versions_grow(partition: int, told: Iterable[Mapping[str, Any]]) -> None:
+    """Raise `Violated` where a customer's versions do not grow strictly."""
     latest: dict[str, int] = {}
     for change in told:
         if change["version"] <= latest.get(change["customer_id"], -1):
@@ -91,12 +134,4 @@ def _state(partition: int, found: PartitionData, expected: PartitionData) -> Non
         same &= all(np.array_equal(getattr(mine, name), getattr(theirs, name)) for name in ("count", "total", "square", "members"))
     if not same or found.rebuilding or not found.swept:
         message = f"partition {partition}: clock, model or sums differ"
-        raise Violated(message)
-
-
-def _letters(job: Job, partition: int, expected: list[int]) -> None:
-    letters = [record for record in job.records(Topic.DEAD_LETTERS) if source_partition(record.headers) == partition]
-    found = sorted(int(headers(record)["dlq.source"].split(b'"offset": ')[1].split(b",")[0]) for record in letters)  # type: ignore[union-attr]
-    if found != expected:
-        message = f"partition {partition}: {len(expected)} records refused, {len(found)} dead letters, {len(set(found))} of them different"
         raise Violated(message)
