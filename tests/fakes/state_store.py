@@ -50,10 +50,11 @@ class FakeNamespace:
 
 @dataclass
 class FakeRedis:
-    """A server; `warnings` is what `check` finds. Copy it with `copy.deepcopy`."""
+    """A server; `warnings` is what `check` finds, `hashing` says how it orders a hash. Copy it with `copy.deepcopy`."""
 
     namespaces: dict[tuple[str, str], FakeNamespace] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    hashing: int = 0
 
 
 class FakeStateStore:
@@ -120,7 +121,8 @@ class FakeStateStore:
     def scan(self, partition: int, cursor: int, count: int) -> tuple[int, Packed]:
         """Walk in the order of a hash, so that what comes and goes between two steps hides nothing, as in Redis."""
         profiles = self._partition(partition).profiles
-        order = sorted((zlib.crc32(customer), customer) for customer in profiles if zlib.crc32(customer) >= cursor)
+        hashed = ((zlib.crc32(customer, self.server.hashing), customer) for customer in profiles)
+        order = sorted(one for one in hashed if one[0] >= cursor)
         last = order[min(max(count, 1), len(order)) - 1][0] if order else 0
         taken = [customer for place, customer in order if place <= last]
         following = 0 if len(taken) == len(order) else last + 1

@@ -6,8 +6,9 @@ import os
 
 import pytest
 
+from tests.simulation.profiles import BEFALLS, FAULTS_MIN
 from tests.simulation.verdict import hold
-from tests.simulation.world import BEFALLS, EVENTS, FAULTS_MIN, PARTITIONS, WORKERS, World
+from tests.simulation.world import EVENTS, PARTITIONS, WORKERS, World
 
 pytestmark = pytest.mark.compiled  # whole jobs, over and over
 

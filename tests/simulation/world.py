@@ -22,18 +22,19 @@ from streamer.core.errors import Unavailable
 from streamer.core.ports import ClientFailed
 from tests.fakes.faults import Fault, Faults, Killed
 from tests.fakes.job import INPUT, Job, encoded, shop
+from tests.simulation.profiles import USUAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamer.app.worker import Worker
+    from tests.simulation.profiles import Profile
 
 PARTITIONS = 4
 WORKERS = 3
 WORKERS_MAX = 5
 EVENTS = 300
 CUSTOMERS = 30
-FAULTS_MIN, FAULTS_MAX = 5, 12
 TURNS = 900  # that faults and events are spread over
 SESSION_S = 4.0
 SNAPSHOTS_MAX = 6
@@ -78,10 +79,11 @@ class Turns(Faults):
 
 @dataclass
 class World:
-    """A schedule: `Schedule(seed).run()` leaves the job at rest, to be compared with what it must come to."""
+    """A schedule: `World(seed).run()` leaves the job at rest, to be compared with what it must come to."""
 
     seed: int
     trace: Callable[[str], None] | None = None
+    profile: Profile = USUAL
     rng: random.Random = field(init=False)
     job: Job = field(init=False)
     processes: list[Process] = field(default_factory=list)
@@ -99,7 +101,7 @@ class World:
         self.rng = random.Random(self.seed)
         self.main = getcurrent()
         self.job = Job(partitions=PARTITIONS, settings=dict(LEARNING))
-        self.job.broker.arrival = self.rng.choice(["at once", "waited for", "held"])
+        self.job.broker.arrival = self.rng.choice(self.profile.arrival)
         self.events = list(shop(EVENTS, CUSTOMERS, self.seed))
         for _ in range(WORKERS):
             self.start()
@@ -118,7 +120,7 @@ class World:
             self.made += 1
         faults = Turns(self)
         control = greenlet(self._live)
-        sizes = {"records_max": self.rng.choice([3, 10, 40]), "sweep_records": self.rng.choice([1, 4, 50])}
+        sizes = {"records_max": self.rng.choice(self.profile.records_max), "sweep_records": self.rng.choice(self.profile.sweep_records)}
         self.resting, resting = True, self.resting  # joining is no turn of anybody's
         worker = self.job.worker(name, faults, **sizes)
         self.resting = resting
@@ -168,15 +170,15 @@ class World:
                     process.control.throw(Stopped)
 
     def _go_on(self) -> None:
-        rng = self.rng
-        count = rng.randint(FAULTS_MIN, FAULTS_MAX)
-        due = sorted(rng.randrange(50, TURNS) for _ in range(count))
+        rng, profile = self.rng, self.profile
+        count = rng.randint(*profile.faults)
+        due = sorted(rng.randrange(profile.faults_from, TURNS) for _ in range(count))
         sent = 0
         for turn in range(TURNS):
             while due and due[0] <= turn:
                 due.pop(0)
                 self._befall()
-            if rng.random() < 0.08 and sent < EVENTS:
+            if rng.random() < profile.sends and sent < EVENTS:
                 size = rng.randint(1, 16)
                 self._send(self.events[sent : sent + size])
                 sent += size
@@ -222,13 +224,13 @@ class World:
         for process in self.processes:
             process.faults.down = {f"store.{method}" for method in STORE} if now < self.redis_back else set()
         under_way = self.job.broker.under_way()
-        if under_way and rng.random() < 0.2:
+        if under_way and rng.random() < self.profile.arrives:
             self.job.broker.arrive(rng.choice(under_way))
 
     def _befall(self) -> None:
         """Draw what befalls whom."""
-        rng = self.rng
-        name = rng.choices([one[0] for one in BEFALLS], [one[1] for one in BEFALLS])[0]
+        rng, befalls = self.rng, self.profile.befalls
+        name = rng.choices([one[0] for one in befalls], [one[1] for one in befalls])[0]
         alive = [process for process in self.processes if not process.dead]
         if alive:
             said = getattr(self, f"_{name}")(rng.choice(alive))
@@ -281,6 +283,7 @@ class World:
     def _rollback(self, _: Process) -> str:
         if self.snapshots:
             self.job.redis.namespaces = copy.deepcopy(self.rng.choice(self.snapshots))
+            self._rehash()
         return "Redis is an earlier one"
 
     def _loses_writes(self, _: Process) -> str:
@@ -295,7 +298,12 @@ class World:
                 here.partitions[partition] = namespace.partitions[partition]
                 if partition == 0:
                     here.announced = namespace.announced
+        self._rehash()
         return f"partition {partition}"
+
+    def _rehash(self) -> None:
+        """Let the server that comes back count cursors otherwise, as each does that starts."""
+        self.job.redis.hashing += self.profile.rehashes
 
     def _redis_away(self, _: Process) -> str:
         self.redis_back = self.now + self.rng.uniform(0.2, 3.0)
@@ -349,21 +357,3 @@ class World:
                 return
         message = "the workers did not come to rest"
         raise TimeoutError(message)
-
-
-BEFALLS = (
-    ("crash", 4),
-    ("dies", 2),
-    ("lost_reply", 3),
-    ("lost_commit", 3),
-    ("stall", 4),
-    ("joins", 1),
-    ("leaves", 1),
-    ("rebalance", 2),
-    ("wipe", 1),
-    ("rollback", 2),
-    ("loses_writes", 2),
-    ("redis_away", 1),
-    ("broker_away", 1),
-    ("time_out", 1),
-)
