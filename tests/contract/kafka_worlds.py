@@ -106,7 +106,7 @@ class RealWorld:
         self.slow_to_rebalance = "group.protocol" in (properties or {})  # its heartbeats are the broker's to set, 5 s
         self.settings = KafkaSettings(bootstrap, properties or {}, timeout_s=WAIT_S)
         self.plain = KafkaSettings(bootstrap, timeout_s=WAIT_S)
-        self._producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0})
+        self._producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0, "enable.idempotence": True})  # a retry must not reorder
 
     def create(self, partitions: int) -> str:
         name = f"t{uuid.uuid4().hex}"
