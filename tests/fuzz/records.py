@@ -177,6 +177,39 @@ def fresh(rng: random.Random) -> bytes:
     return head + body
 
 
+ODD_TEXT = tuple(
+    bytes.fromhex(digits)
+    for digits in (
+        *("e09fbf", "e0a080", "ed9fbf", "eda080", "f08fbfbf", "f0908080", "f48fbfbf", "f4908080"),
+        *("c1bf", "c280", "dfc0", "f5808080", "80", "c2"),
+    )
+)
+SPELLINGS = (
+    b"\x80\0",
+    b"\x81\0",
+    b"\xff\x80\0",
+    *(b"\xff" * 9 + bytes([last]) for last in range(5)),
+    b"\xff" * 10 + b"\1",
+    b"\x80" * 9 + b"\1",
+)
+
+
+def boundaries() -> list[bytes]:
+    """Give what lies on both sides of each limit, which no coverage tells apart."""
+    event = {"event_id": "e", "customer_id": "c", "event_type": "view", "occurred_at": NOW_MS, "currency": "EUR", "properties": {}}
+    changed: list[dict[str, Any]] = [{name: text} for name in ("event_id", "customer_id", "event_type", "session_id") for text in TEXTS]
+    changed += [
+        {name: "x" * size} for name, most in (("event_id", 128), ("customer_id", 256), ("event_type", 64)) for size in (most, most + 1)
+    ]
+    changed += [{name: whole} for name in ("amount", "quantity") for whole in WHOLES] + [{"occurred_at": time} for time in TIMES]
+    changed += [{"properties": {"fee": text}} for text in (*NUMBERS, *NO_NUMBERS)]
+    cases = [b"\0\0" + written(0, {**event, **fields}) for fields in changed]
+    cases += [b"\0\0" + bytes([2 * len(text)]) + text + written(0, event)[2:] for text in ODD_TEXT]
+    head = b"".join(_one(0, name, event[name]) for name in ("event_id", "customer_id", "event_type"))
+    tail = b"".join(_one(0, field["name"], event.get(field["name"])) for field in OURS["fields"][4:])
+    return cases + [b"\0\0" + head + spelling + tail for spelling in SPELLINGS]
+
+
 @cache
 def _field_schema(index: int, name: str) -> Any:
     (kind,) = [field["type"] for field in writer(index).plain["fields"] if field["name"] == name]

@@ -66,6 +66,11 @@ def test_the_corpus_is_small_and_says_nothing_twice() -> None:
     assert corpus.FILE.stat().st_size < 300 * 1024
 
 
+def test_both_sides_of_every_limit_are_told_apart(taker: Intake) -> None:
+    cases = records.boundaries()
+    assert len(cases) == sum(judge(cases, taker).values())
+
+
 @pytest.mark.parametrize("size", range(4))
 def test_the_shortest_values_are_taken_whatever_they_are(size: int, taker: Intake) -> None:
     source = random.Random(size)
