@@ -133,10 +133,10 @@ def show(found: Mapping[str, kit.Results], results: kit.Results) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=140)
     console.print(table)
     console.print(f"load of the machine {min(results.loads):.1f} to {max(results.loads):.1f}")
-    for cell in SERIES["job"]:
-        if cell.label in found:
-            ratio = found[cell.label].ratio("job", "floor", "cpu_us")
-            console.print(f"{cell.label}: {ratio:.2f} of the floor, at most {RATIO_MAX} wanted")
+    for one in SERIES["job"]:
+        if one.label in found:
+            ratio = found[one.label].ratio("job", "floor", "cpu_us")
+            console.print(f"{one.label}: {ratio:.2f} of the floor, at most {RATIO_MAX} wanted")
     for what, cells in (("customers", BY_CUSTOMERS), ("customers, Zipf", BY_ZIPF), ("partitions", BY_PARTITIONS)):
         if all(cell.label in found for cell in cells):
             console.print(f"by {what}: largest {flatness(found, cells):.2f} of the smallest, at most {FLAT_MAX} wanted")
