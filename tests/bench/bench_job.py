@@ -2,17 +2,17 @@
 
     python tests/bench/bench_job.py [--quick] [--runs N] [--events N] [--out FILE] [--main]
 
-The job is the worker as `streamer run` has it: at least once, learning and metrics included. Every cell has customers, partitions, and a
-draw of who does something: uniform, or Zipf with exponent 1. Each customer of a cell comes 9 times in 90 days on average (20 times in the
-`busy` one), so profiles are alike whatever the number of customers, and stay so.
+The job is the worker as `streamer run` has it: exactly once, learning and metrics included; in the cell named so, at least once. Every
+cell has customers, partitions, and a draw of who does something: uniform, or Zipf with exponent 1. Each customer of a cell comes 9 times in
+90 days on average (20 times in the `busy` one), so profiles are alike whatever the number of customers, and stay so.
 
 What a cell measures: steady state. Before the first round, 90 days of uniform events are taken in, the first model is fitted, and everybody
 is judged by it; that is not counted. Each round then sends 300,000 events that happen next, which the floor and the worker take one
 after the other, each in a new process that goes on where the last one was. The first and last events of a round are not counted.
 
 Three series, in each of which all cells take part in every round, so that one may be compared with another: 100,000 customers on 8
-partitions, usual and busy ones (five rounds; `job.json`), uniform customers by number and by partitions (three; `job_uniform.json`), and
-the same customers when some come much more often than others (three; `job_zipf.json`).
+partitions, exactly once, at least once, and busy ones (five rounds; `job.json`); uniform customers by number and by partitions (three;
+`job_uniform.json`); and the same customers when some come much more often than others (three; `job_zipf.json`).
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ UNCOUNTED = 15  # a fifteenth of the events at the beginning, and at the end
 CLIENTS, BETWEEN = "in_clients_us", "in_between_us"
 
 
+Shared = tuple[int, int, int, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One way to run the job."""
@@ -48,17 +51,19 @@ class Cell:
     partitions: int
     skew: float = 0.0
     visits: int = 9  # events of a customer in 90 days
+    transactions: str = "on"
 
     @property
     def label(self) -> str:
         """Name the cell."""
         draw = "Zipf" if self.skew else "busy" if self.visits > 9 else "uniform"
-        return f"{self.customers:,} {draw}, {self.partitions} partition{'s' if self.partitions > 1 else ''}"
+        promise = ", at least once" if self.transactions == "off" else ""
+        return f"{self.customers:,} {draw}, {self.partitions} partition{'s' if self.partitions > 1 else ''}{promise}"
 
     @property
-    def shared(self) -> tuple[int, int, int]:
+    def shared(self) -> Shared:
         """What cells have in common that work on the same profiles."""
-        return self.customers, self.partitions, self.visits
+        return self.customers, self.partitions, self.visits, self.transactions
 
 
 MAIN = Cell(100_000, 8)
@@ -66,7 +71,8 @@ BY_CUSTOMERS = (Cell(10_000, 8), MAIN, Cell(1_000_000, 8))
 BY_PARTITIONS = (Cell(100_000, 1), MAIN, Cell(100_000, 16))
 BY_ZIPF = (Cell(10_000, 8, 1.0), Cell(100_000, 8, 1.0), Cell(1_000_000, 8, 1.0))
 BUSY = Cell(100_000, 8, visits=20)
-SERIES = {"job": (MAIN, BUSY), "job_uniform": (*BY_CUSTOMERS, BY_PARTITIONS[0], BY_PARTITIONS[2]), "job_zipf": BY_ZIPF}
+AT_LEAST_ONCE = Cell(100_000, 8, transactions="off")
+SERIES = {"job": (MAIN, AT_LEAST_ONCE, BUSY), "job_uniform": (*BY_CUSTOMERS, BY_PARTITIONS[0], BY_PARTITIONS[2]), "job_zipf": BY_ZIPF}
 QUICK = {"job": (Cell(5_000, 4),), "job_zipf": (Cell(5_000, 4, 1.0),)}
 ROUNDS_MAX = 3  # of all series but the first
 
@@ -83,13 +89,18 @@ class Running:
         jobs.warm(place, self._traffic.events)
         jobs.skip(place)
 
+    @staticmethod
+    def place_of(servers: jobs.Place, cell: Cell) -> jobs.Place:
+        """Give a cell topics and profiles of its own."""
+        return jobs.Place.on(servers.kafka_bootstrap, servers.redis_url, cell.partitions, cell.transactions)
+
     def go_on(self, events: int, skew: float) -> None:
         """Send the events that happen next."""
         self._traffic = self._traffic.after(events, events / self._per_day, skew)
         jobs.fill(self.place, self._traffic)
 
 
-def cases(cells: Iterable[Cell], events: int, running: Mapping[tuple[int, int, int], Running]) -> dict[str, Callable[[], kit.Figures]]:
+def cases(cells: Iterable[Cell], events: int, running: Mapping[Shared, Running]) -> dict[str, Callable[[], kit.Figures]]:
     """Make floor and job of each cell; a floor's first step is to send the round's events."""
     uncounted = events // UNCOUNTED
 
@@ -190,11 +201,11 @@ def main() -> None:
     series = QUICK if args.quick else {"job": SERIES["job"]} if args.main else SERIES
     about = {"events": events, "history_days": HISTORY_DAYS}
     with jobs.Place.start(partitions=1) as servers:
-        running: dict[tuple[int, int, int], Running] = {}
+        running: dict[Shared, Running] = {}
         for name, cells in series.items():
             for cell in cells:
                 if cell.shared not in running:
-                    running[cell.shared] = Running(jobs.Place.on(servers.kafka_bootstrap, servers.redis_url, cell.partitions), cell)
+                    running[cell.shared] = Running(Running.place_of(servers, cell), cell)
             rounds = runs if name == "job" else min(runs, ROUNDS_MAX)
             results = kit.run_in_turn(cases(cells, events, running), rounds, about=about)
             found = by_cell(results)

@@ -78,23 +78,24 @@ class Place:
     partitions: int
     events_topic: str
     app: str
+    transactions: str = "on"  # as the worker's setting, exactly once; `off` is at least once
 
     @classmethod
     @contextmanager
-    def start(cls, partitions: int) -> Iterator[Place]:
+    def start(cls, partitions: int, transactions: str = "on") -> Iterator[Place]:
         """Start servers for the length of a block, those that the environment names if it does."""
         from streamer.adapters import servers
 
         with servers.start(os.environ) as running:
             if running.redis.source is servers.Source.EMBEDDED:
                 _allow(running.redis_url, REDIS_MB)
-            yield cls.on(running.kafka_bootstrap, running.redis_url, partitions)
+            yield cls.on(running.kafka_bootstrap, running.redis_url, partitions, transactions)
 
     @classmethod
-    def on(cls, kafka_bootstrap: str, redis_url: str, partitions: int) -> Place:
+    def on(cls, kafka_bootstrap: str, redis_url: str, partitions: int, transactions: str = "on") -> Place:
         """Take servers that run already."""
         name = f"bench-{uuid.uuid4().hex[:8]}"
-        return cls(kafka_bootstrap, redis_url, partitions, f"{name}.events", name)
+        return cls(kafka_bootstrap, redis_url, partitions, f"{name}.events", name, transactions)
 
     def named(self, suffix: str) -> Place:
         """Give another application over the same events."""
@@ -115,6 +116,7 @@ class Place:
             "STREAMER_APP__NAME": self.app,
             "STREAMER_TOPICS__EVENTS": self.events_topic,
             "STREAMER_TOPICS__PARTITIONS": str(self.partitions),
+            "STREAMER_TRANSACTIONS": self.transactions,
             "STREAMER_METRICS__PORT": "0",
             "STREAMER_LOG__LEVEL": "warning",
         }
