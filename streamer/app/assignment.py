@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from streamer.app import journal
+from streamer.app import journal, quarantine
 from streamer.app.commits import stamped
 from streamer.app.letters import source_partition
 from streamer.app.protocol import Base, MovedByHand, Seen, recover
 from streamer.app.publishing import Publication
+from streamer.app.quarantine import Attempts
 from streamer.app.rebuild import SWEEP_BEGINS
 from streamer.core import outbox
 from streamer.core.errors import Corrupt, LostOwnership, Misconfigured
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NO_LIMIT = int(np.iinfo(np.int64).max)
+NO_ATTEMPTS = Attempts(-1, ())
 TAIL_RECORDS = 10_000
 """How far back the output is searched for the last commit: beyond the most records of one commit, and the markers of transactions."""
 
@@ -50,6 +52,9 @@ class Owned:
     script: deque[journal.Entry] = field(default_factory=deque)
     until: Committed | None = None
     clears: bool = False  # the next commit deletes what an earlier life left
+    careful_below: int = 0  # records before this offset are taken one at a time: one of them may end processes
+    attempts: Attempts = NO_ATTEMPTS
+    passed_over: int = -1  # the offset of a record that is not to be read
     settlement: Settlement | None = None  # under way, once the rebuild has come to its end
 
     @property
@@ -57,6 +62,11 @@ class Owned:
         """Give the first offset that must wait for something else to be done."""
         decision = self.script[0].at_offset if self.script else NO_LIMIT
         return min(decision, NO_LIMIT if self.until is None else self.until.next_offset)
+
+    @property
+    def careful(self) -> bool:
+        """Tell whether records are taken one at a time."""
+        return self.next_offset < self.careful_below
 
     @property
     def rebuilt(self) -> bool:
@@ -108,7 +118,11 @@ def take_over(tools: Tools, settings: Settings, declaration: Declaration, partit
     owned = _owned(tools, declaration, partition, token, state, recovery)
     if recovery.until is not None or settings.follow:
         entries = journal.read(tools.reader.read(Topic.JOURNAL, partition, 0, settings.publish_timeout_s))
-        owned.script = journal.script(entries, owned.data)
+        owned.script = journal.script(entries, owned.data, owned.next_offset)
+    owned.attempts = quarantine.attempts(state.attempts)
+    if quarantine.suspicious(state, owned.next_offset):
+        owned.careful_below = owned.next_offset + settings.records_max
+        log.warning("partition %d: claimed %d times without a commit: taking its next records one at a time", partition, state.claims)
     if recovery.publishes:
         tools.shelf.learn(outbox.unpack(state.outbox))
     if owned.data.model:

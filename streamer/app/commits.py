@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from streamer.app import letters
+from streamer.app import journal, letters
 from streamer.app.changes import Written
 from streamer.core import outbox
 from streamer.core.columns import Fetched
@@ -105,6 +105,7 @@ def decide(tools: Tools, settings: Settings, partitions: Sequence[Owned], sums: 
             continue
         refused = [] if owned.until else refusals.get(number, [])
         refused = [letter._replace(headers=(*letter.headers, *stamps[number])) for letter in refused]
+        refused += [record._replace(headers=stamps[number]) for record in _quarantines(tools, settings, owned, batch, commit_ids[i])]
         changes = written.get(number, NOTHING_WRITTEN)
         data = replace(
             owned.data,
@@ -125,6 +126,15 @@ def _wanted(folded: Folded, partitions: Sequence[Owned]) -> Bool:
     quiet = np.array([owned.until is not None for owned in partitions], np.bool_)
     told: Bool = ~quiet[folded.changes.part[: folded.changed]]
     return told
+
+
+def _quarantines(tools: Tools, settings: Settings, owned: Owned, batch: FoldedBatch, commit_id: str) -> list[OutRecord]:
+    """Write what is passed over in the journal, unless it stands there already: whoever reads the log again must pass it over too."""
+    if owned.until is not None or settings.follow:
+        return []
+    found = batch.fetched.offset[(batch.taken.status == Reason.QUARANTINED) & (batch.fetched.partition == owned.number)]
+    entries = [journal.quarantine_entry(owned.data, offset) for offset in found.tolist() if offset != owned.passed_over]
+    return [journal.record(entry, owned.number, commit_id, tools.clock.now_ms(), settings.journal_schema) for entry in entries]
 
 
 def _learned(data: PartitionData, sums: Sums, i: int) -> Learned | None:

@@ -221,6 +221,9 @@ class Limits:
         int, Setting(kinds.duration("s", 0, 365 * DAY_S), "How far `occurred_at` may be later than the record's Kafka timestamp.")
     ] = 3_600
     value_bytes_max: Annotated[int, Setting(kinds.size(1, 2**30), "The longest value of a record.")] = MIB
+    deaths_max: Annotated[
+        int, Setting(kinds.whole(1, 100), "How many processes may end while they read one record alone, before it is passed over unread.")
+    ] = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from streamer.core.reasons import Reason
 
 if TYPE_CHECKING:
     from streamer.adapters.avro.writer_schemas import WriterSchema, WriterSchemas
-    from streamer.core.columns import I16, I32, I64, U8, U64, Decoded, Fetched
+    from streamer.core.columns import I16, I32, I64, U8, U64, Bool, Decoded, Fetched
     from streamer.core.declaration import Declaration
     from streamer.core.fold import Rows
     from streamer.core.opcodes import Program
@@ -83,11 +83,13 @@ class Intake:
         self._own_program = compile_program(written.declared, self._ours.declared, self._columns)
         self._readings: dict[wire.SchemaId, Reading | None] = {}
 
-    def take(self, fetched: Fetched, part: I32) -> Taken:
-        """Decode and validate a batch; `part` says which of the owned partitions each record is of."""
+    def take(self, fetched: Fetched, part: I32, quarantined: Bool | None = None) -> Taken:
+        """Decode and validate a batch: `part` says which partition each record is of, `quarantined`, (n,), which are not to be read."""
         openings = wire.openings(fetched)
         out = new_decoded(len(self._columns), len(fetched))
         out.status[:] = openings.status
+        if quarantined is not None:
+            out.status[quarantined] = Reason.QUARANTINED
         ends = fetched.bounds[1:]
         out.status[(ends - fetched.bounds[:-1] > self._value_bytes_max) & (out.status == Reason.OK)] = Reason.TOO_LARGE
         values = np.frombuffer(fetched.values, np.uint8)

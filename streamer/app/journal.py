@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from streamer.core.ports import LogRecord
 
 ENTRY = "journal_entry"
-VERSION, EPOCH = "version", "epoch"
+VERSION, EPOCH, QUARANTINE = "version", "epoch", "quarantine"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One decision: which epoch of which version was adopted at which offset, and as of when customers are judged by a new version."""
+    """One decision: which epoch of which version was adopted at which offset, and as of when customers are judged by a new version.
+
+    Or that the record at an offset is passed over unread, under the epoch that was adopted then.
+    """
 
     kind: str
     at_offset: int
@@ -71,19 +74,35 @@ def epoch_entry(data: PartitionData, at_offset: int) -> Entry:
     return Entry(EPOCH, at_offset, data.watermark, data.model, data.epoch, payload)
 
 
+def quarantine_entry(data: PartitionData, at_offset: int) -> Entry:
+    """Record that the record at an offset is passed over unread."""
+    return Entry(QUARANTINE, at_offset, data.watermark, data.model, data.epoch, b"")
+
+
 def read(records: Iterable[LogRecord]) -> list[Entry]:
     """Read entries, dropping repetitions: the journal may hold an entry twice in at-least-once mode, and grows in (model, epoch)."""
     entries: list[Entry] = []
+    adopted = (0, -1)
+    passed_over: set[int] = set()
     for r in records:
         if r.value is None:
             continue
         fields = codec.decode(ENTRY, r.value[wire.opening(r.value, r.headers).body :])
         entry = Entry(fields["kind"], fields["at_offset"], fields["as_of"], fields["model_version"], fields["epoch"], fields["payload"])
-        if not entries or (entry.model, entry.epoch) > (entries[-1].model, entries[-1].epoch):
+        if entry.kind == QUARANTINE:
+            if entry.at_offset not in passed_over:
+                passed_over.add(entry.at_offset)
+                entries.append(entry)
+        elif (entry.model, entry.epoch) > adopted:
+            adopted = (entry.model, entry.epoch)
             entries.append(entry)
     return entries
 
 
-def script(entries: Iterable[Entry], data: PartitionData) -> deque[Entry]:
-    """Give the decisions that a state has not taken yet."""
-    return deque(entry for entry in entries if (entry.model, entry.epoch) > (data.model, data.epoch))
+def script(entries: Iterable[Entry], data: PartitionData, next_offset: int) -> deque[Entry]:
+    """Give the decisions that a state, which is at `next_offset`, has not taken yet."""
+
+    def is_due(entry: Entry) -> bool:
+        return entry.at_offset >= next_offset if entry.kind == QUARANTINE else (entry.model, entry.epoch) > (data.model, data.epoch)
+
+    return deque(entry for entry in entries if is_due(entry))

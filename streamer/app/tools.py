@@ -43,6 +43,7 @@ class Settings:
     era: int = 0
     follow: bool = False  # take decisions from an earlier run's journal alone
     exactly_once: bool = True
+    deaths_max: int = 5
     topic_partitions: Mapping[Topic, int] = field(default_factory=dict)  # of the topics whose records the key places
     journal_schema: int = 0
     models_schema: int = 0

@@ -239,6 +239,7 @@ def worker(config: Config, recorder: Recorder | None = None, around: Around = _n
         era=config.app.era,
         follow=follow,
         exactly_once=config.transactions == "on",
+        deaths_max=config.limits.deaths_max,
         topic_partitions=_own_partitions(config),
         journal_schema=ids[ENTRY],
         models_schema=ids[MODEL],

@@ -22,7 +22,7 @@ from streamer.app.recording import look_around
 from streamer.app.tools import Settings, Tools, Totals
 from streamer.core import outbox
 from streamer.core.columns import select
-from streamer.core.errors import LostOwnership, Unavailable
+from streamer.core.errors import Corrupt, LostOwnership, Unavailable
 from streamer.core.fold import FINER
 from streamer.core.partition import (
     Announcement,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from streamer.app.assignment import Owned, TakenOver
     from streamer.app.recording import Counted
-    from streamer.core.columns import I64, U8, Fetched
+    from streamer.core.columns import I64, U8, Bool, Fetched
     from streamer.core.declaration import Declaration
     from streamer.core.fold import Judge, Sums
     from streamer.core.model import ModelVersion
@@ -62,6 +62,7 @@ class Worker:
         self._settings = settings
         self._declaration = declaration
         self._tools = tools
+        self._life = tools.clock.token()
         self._owned: dict[int, Owned] = {}
         self._waiting: dict[int, tuple[float, float]] = {}  # partition -> when to run its assignment, back-off after that
         self._judge: Judge | None = None
@@ -220,6 +221,8 @@ class Worker:
             limit = np.full(self._settings.partitions, NO_LIMIT)
             for number, owned in self._owned.items():
                 limit[number] = owned.limit
+                if owned.careful:
+                    limit[number] = min(owned.limit, 1 + int(fetched.offset[fetched.partition == number].min(initial=NO_LIMIT - 1)))
             ready = fetched.offset < limit[fetched.partition] if len(fetched) else np.zeros(0, bool)
             held = select(fetched, np.flatnonzero(~ready))
             if ready.any():
@@ -252,8 +255,9 @@ class Worker:
         lookup = np.full(self._settings.partitions, -1, np.int32)
         lookup[list(self._order)] = np.arange(len(self._order))
         batch = NO_RECORDS if fetched is None else fetched
+        unread = self._beware(batch)
         with stage("decode"):
-            taken = tools.intake.take(batch, lookup[batch.partition])
+            taken = tools.intake.take(batch, lookup[batch.partition], unread)
         watermark = np.array([self._owned[p].data.watermark for p in self._order], np.int64)
         swept = {int(lookup[p]): packed for p, (_, packed) in slices.items()}
         parts = Parts(self._order, self._judge, self._sums, watermark, self._settings.era, tools.pseudonyms)
@@ -265,6 +269,27 @@ class Worker:
         with stage("decide"):
             decided = decide(tools, self._settings, owned, self._sums, through)
         self._carry_out(decided.commits, decided.records, tools.recorder.count(owned, through, decided))
+
+    def _beware(self, batch: Fetched) -> Bool | None:
+        """Choose the records not to be read, (n,), and note who begins one that is taken alone; None where nothing is suspicious."""
+        wary = [owned for owned in self._owned.values() if owned.careful or owned.passed_over >= 0]
+        if not wary:
+            return None
+        unread = np.zeros(len(batch), np.bool_)
+        for owned in wary:
+            mine = batch.partition == owned.number
+            unread |= mine & (batch.offset == owned.passed_over)
+            if not owned.careful or not mine.any():
+                continue
+            offset = int(batch.offset[mine][0])
+            if owned.attempts.offset == offset and len(owned.attempts.lives) >= self._settings.deaths_max:
+                deaths = len(owned.attempts.lives)
+                log.error("partition %d: %d processes ended as they read offset %d: it is quarantined", owned.number, deaths, offset)
+                unread |= mine & (batch.offset == offset)
+                continue
+            owned.attempts = owned.attempts.by(offset, self._life)
+            self._tools.store.note_attempts(owned.number, owned.attempts.pack())
+        return unread
 
     def _load(self, partitions: Sequence[int], ids: Sequence[tuple[U8, I64]]) -> list[Packed]:
         with self._tools.recorder.stage("load"):
@@ -323,6 +348,9 @@ class Worker:
         """Take the journal's decisions up to where the partition is."""
         while owned.script and owned.next_offset >= owned.script[0].at_offset and owned.number in self._owned:
             entry = owned.script[0]
+            if entry.kind == journal.QUARANTINE:
+                owned.passed_over = owned.script.popleft().at_offset
+                continue
             if not self._drained(owned):
                 return
             owned.script.popleft()
@@ -332,6 +360,9 @@ class Worker:
                 )
             elif entry.kind == journal.EPOCH and owned.data.centroids is not None:
                 self._adopt(owned, adopt_epoch(owned.data, entry.epoch, entry.centroids(owned.data.centroids.shape)), entry, told=True)
+            elif entry.kind != journal.EPOCH:
+                message = f"the journal of partition {owned.number} has the decision {entry.kind!r}: run the version that wrote it"
+                raise Corrupt(message)
 
     def _settle(self, owned: Owned) -> None:
         """Go on with ending a rebuild, a part at a time (7d)."""

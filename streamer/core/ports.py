@@ -83,7 +83,10 @@ class Packed:
 
 @dataclass(frozen=True, slots=True)
 class PartitionState:
-    """What Redis holds for one input partition beside its profiles. `state` is opaque to the store."""
+    """What Redis holds for one input partition beside its profiles. `state` and `attempts` are opaque to the store.
+
+    `claims` counts the claims since the last commit.
+    """
 
     owner: str
     commit_id: str
@@ -91,6 +94,8 @@ class PartitionState:
     next_offset: int
     state: bytes
     outbox: bytes
+    claims: int = 0
+    attempts: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +134,13 @@ class StateStore(Protocol):
         """Raise `Misconfigured` where the server evicts keys or is too old, `Unavailable` where it doesn't answer; returns warnings."""
 
     def claim(self, partition: int, owner: str) -> PartitionState:
-        """Write the owner token, then read the state; a new partition's has empty ids and offset 0."""
+        """Write the owner token and count the claim, then read the state; a new partition's has empty ids and offset 0."""
 
     def read(self, partitions: Sequence[int]) -> list[PartitionState]:
         """Read states without claiming."""
+
+    def note_attempts(self, partition: int, attempts: bytes) -> None:
+        """Keep what is about to be attempted, beside the state."""
 
     def owners(self, partitions: Sequence[int]) -> list[str]:
         """Read each partition's owner token, and nothing else."""

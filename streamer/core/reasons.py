@@ -13,6 +13,7 @@ class Reason(IntEnum):
     """Why a record was refused. The name, in lower case, is the value of the dead letter's `dlq.reason` header; numbers are not published."""
 
     OK = 0
+    QUARANTINED = 15
     # The framing.
     NO_VALUE = 1
     NO_SCHEMA_ID = 2
@@ -44,6 +45,7 @@ class Reason(IntEnum):
 
 
 REMEDIES: dict[Reason, str] = {
+    Reason.QUARANTINED: "processes that began to read the record ended, again and again: look at it with `streamer dlq show`, and report what it does",
     Reason.NO_VALUE: "the record has no value: events are never null, and erasure is the command $erase",
     Reason.NO_SCHEMA_ID: "the value is not in Confluent's wire format: begin it with 0x00 and a schema id, 0x01 and a GUID, or send the __value_schema_id header",
     Reason.TOO_LARGE: "the value is longer than `limits.value_bytes_max`: send less, or raise the limit",

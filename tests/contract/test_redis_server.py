@@ -150,6 +150,7 @@ def test_an_access_list_that_allows_what_the_store_does_is_enough(server: Embedd
         "type",
         "hset",
         "hsetnx",
+        "hincrby",
         "hdel",
         "hget",
         "hmget",

@@ -69,8 +69,8 @@ def test_a_new_partition_has_nothing(store: StateStore) -> None:
 
 
 def test_claiming_writes_the_owner_and_reads_the_rest(store: StateStore) -> None:
-    assert PartitionState("w1", "", "", 0, b"", b"") == store.claim(0, "w1")
-    assert PartitionState("w2", "", "", 0, b"", b"") == store.claim(0, "w2")
+    assert PartitionState("w1", "", "", 0, b"", b"", claims=1) == store.claim(0, "w1")
+    assert PartitionState("w2", "", "", 0, b"", b"", claims=2) == store.claim(0, "w2")
     assert "" == store.read([1])[0].owner
 
 
@@ -79,6 +79,15 @@ def test_a_commit_is_read_back_whole(store: StateStore) -> None:
     assert [Outcome.APPLIED] == store.commit([step({b"a": b"A", b"b": b"B"}, state=b"sums\0", outbox=b"out\r\n")])
     assert [PartitionState("w1", "c1", "", 7, b"sums\0", b"out\r\n")] == store.read([0])
     assert [b"B", b"", b"A"] == load(store, [b"b", b"c", b"a"])
+
+
+def test_a_commit_ends_the_count_of_claims_and_attempts_are_kept_beside_it(store: StateStore) -> None:
+    store.claim(0, "w1")
+    store.note_attempts(0, b"7 some process")
+    assert PartitionState("w1", "", "", 0, b"", b"", 1, b"7 some process") == store.read([0])[0]
+    store.commit([step({})])
+    assert (0, b"7 some process") == (store.read([0])[0].claims, store.read([0])[0].attempts)
+    assert 1 == store.claim(0, "w2").claims
 
 
 def test_the_next_commit_replaces_outbox_state_and_position_and_remembers_the_one_before(store: StateStore) -> None:
@@ -118,7 +127,7 @@ def test_a_commit_without_a_claim_is_refused(store: StateStore) -> None:
 def test_a_claim_stops_the_owner_before(store: StateStore) -> None:
     store.claim(0, "w1")
     store.commit([step({b"a": b"A"})])
-    assert PartitionState("w2", "c1", "", 7, b"s", b"o") == store.claim(0, "w2")
+    assert PartitionState("w2", "c1", "", 7, b"s", b"o", claims=1) == store.claim(0, "w2")
     assert [Outcome.OTHER_OWNER] == store.commit([step({b"a": b"x"}, "c2", "c1")])
     assert [Outcome.APPLIED] == store.commit([step({b"a": b"y"}, "c2", "c1", "w2")])
 

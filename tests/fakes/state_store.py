@@ -33,6 +33,8 @@ class FakePartition:
     next_offset: int = 0
     state: bytes = b""
     outbox: bytes = b""
+    claims: int = 0
+    attempts: bytes = b""
     profiles: dict[bytes, bytes] = field(default_factory=dict)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FakePartition:
@@ -75,12 +77,19 @@ class FakeStateStore:
         return self.server.warnings
 
     def claim(self, partition: int, owner: str) -> PartitionState:
-        self._namespace.partitions.setdefault(partition, FakePartition()).owner = owner
+        held = self._namespace.partitions.setdefault(partition, FakePartition())
+        held.owner = owner
+        held.claims += 1
         return self.read([partition])[0]
+
+    def note_attempts(self, partition: int, attempts: bytes) -> None:
+        self._namespace.partitions.setdefault(partition, FakePartition()).attempts = attempts
 
     def read(self, partitions: Sequence[int]) -> list[PartitionState]:
         held = [self._partition(partition) for partition in partitions]
-        return [PartitionState(p.owner, p.commit_id, p.previous_commit_id, p.next_offset, p.state, p.outbox) for p in held]
+        return [
+            PartitionState(p.owner, p.commit_id, p.previous_commit_id, p.next_offset, p.state, p.outbox, p.claims, p.attempts) for p in held
+        ]
 
     def owners(self, partitions: Sequence[int]) -> list[str]:
         return [self._partition(partition).owner for partition in partitions]
@@ -106,7 +115,7 @@ class FakeStateStore:
         if held.commit_id != commit.expected:
             return Outcome.OTHER_COMMIT
         held.previous_commit_id, held.commit_id = held.commit_id, commit.commit_id
-        held.next_offset, held.state, held.outbox = commit.next_offset, commit.state, commit.outbox
+        held.next_offset, held.state, held.outbox, held.claims = commit.next_offset, commit.state, commit.outbox, 0
         if commit.clears:
             held.profiles.clear()
         profiles = commit.profiles

@@ -63,9 +63,9 @@ def test_records_without_a_value_are_passed_over() -> None:
 
 def test_what_a_state_has_taken_already_is_not_in_its_script() -> None:
     entries = [entry(1, 0), entry(1, 1), entry(1, 2), entry(2, 0)]
-    assert entries == list(journal.script(entries, PartitionData("v")))
-    assert entries[2:] == list(journal.script(entries, PartitionData("v", model=1, epoch=1)))
-    assert [] == list(journal.script(entries, PartitionData("v", model=2)))
+    assert entries == list(journal.script(entries, PartitionData("v"), 0))
+    assert entries[2:] == list(journal.script(entries, PartitionData("v", model=1, epoch=1), 0))
+    assert [] == list(journal.script(entries, PartitionData("v", model=2), 0))
 
 
 def test_a_versions_entry_names_its_bytes_and_an_epochs_its_centroids() -> None:
@@ -80,3 +80,13 @@ def test_a_versions_entry_names_its_bytes_and_an_epochs_its_centroids() -> None:
 def test_centroids_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match="reshape"):
         journal.epoch_entry(PartitionData("v", model=1, epoch=1, centroids=CENTROIDS), 0).centroids((2, 4))
+
+
+def test_what_is_passed_over_stands_once_and_is_due_where_the_log_has_not_been_read() -> None:
+    known = PartitionData("v", model=1, epoch=2)
+    passed_over = [journal.quarantine_entry(known, offset) for offset in (5, 5, 9)]
+    entries = read([entry(1, 2), *passed_over])
+    assert [("epoch", 0), ("quarantine", 5), ("quarantine", 9)] == [
+        (one.kind, one.at_offset if one.kind == "quarantine" else 0) for one in entries
+    ]
+    assert [9] == [one.at_offset for one in journal.script(entries, known, 6)]

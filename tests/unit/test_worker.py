@@ -8,16 +8,19 @@ from __future__ import annotations
 import copy
 import json
 from collections import Counter
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from streamer.app import journal
 from streamer.core.errors import Corrupt, Misconfigured, Unavailable
 from streamer.core.ports import OffsetOutOfRange, Topic
 from tests.fakes.broker import FakeEventLog
 from tests.fakes.faults import Fault, Faults, Killed
-from tests.fakes.job import FEATURES, INPUT, Job, encoded, headers, shop
+from tests.fakes.job import FEATURES, INPUT, Job, encoded, headers, schema_id, shop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -546,3 +549,98 @@ def test_gaps_in_the_log_do_not_stop_a_rebuild() -> None:
     job.settle(worker)
     assert profiles == job.profiles()
     assert told == job.told()
+
+
+# Records that end processes
+
+
+class Poisoned:
+    """An intake that ends the process when it reads a certain value."""
+
+    def __init__(self, intake: Any, poison: bytes) -> None:
+        self.plan = intake.plan
+        self._intake = intake
+        self._poison = poison
+
+    def take(self, fetched: Any, part: Any, quarantined: Any = None) -> Any:
+        for i in np.flatnonzero(~quarantined) if quarantined is not None else range(len(fetched)):
+            if fetched.values[fetched.bounds[i] : fetched.bounds[i + 1]] == self._poison:
+                message = "the decoder died"
+                raise Killed(message)
+        return self._intake.take(fetched, part, quarantined)
+
+
+def poisoned(job: Job, name: str, **settings: Any) -> Worker:
+    worker = job.worker(name, **settings)
+    worker._tools = replace(worker._tools, intake=Poisoned(worker._tools.intake, b"poison"))  # type: ignore[arg-type]
+    return worker
+
+
+def lives_until_settled(job: Job, lives_max: int, **settings: Any) -> int:
+    """Start processes one after another until one of them outlives the log; returns how many died."""
+    for life in range(lives_max):
+        try:
+            job.settle(poisoned(job, f"life {life}", **settings))
+        except Killed:
+            job.gone(f"life {life}")
+        else:
+            return life
+    message = f"{lives_max} processes died"
+    raise AssertionError(message)
+
+
+def test_a_record_that_ends_processes_is_quarantined_and_nothing_else_is() -> None:
+    job, events = Job(partitions=2, settings={"deaths_max": 3}), list(shop(120, 20))
+    job.send(events[:60])
+    job.broker.append(INPUT, 1, b"key", b"poison")
+    job.send(events[60:])
+    assert 3 <= lives_until_settled(job, 12) <= 7
+    [letter] = job.records(Topic.DEAD_LETTERS)
+    assert (b"poison", b"quarantined") == (letter.value, headers(letter)["dlq.reason"])
+    assert ["quarantine"] == [entry.kind for entry in job.entries() if entry.kind == "quarantine"]
+    assert counted(events) == job.counts()
+    assert job.check().clean
+
+
+def test_what_was_quarantined_is_passed_over_by_a_rebuild_and_a_replay_too() -> None:
+    job, events = Job(partitions=2, settings={"deaths_max": 2}), list(shop(120, 20))
+    job.send(events[:60])
+    job.broker.append(INPUT, 1, b"key", b"poison")
+    job.send(events[60:])
+    died = lives_until_settled(job, 12)
+    profiles, told = job.profiles(), job.told()
+    job.gone(f"life {died}")
+    wiped(job)
+    job.settle(poisoned(job, "another"))
+    assert (profiles, told) == (job.profiles(), job.told())
+    assert 1 == len(job.records(Topic.DEAD_LETTERS))
+    again = job.following(records_max=7)
+    again.settle(poisoned(again, "follower"))
+    assert (profiles, told) == (again.profiles(), again.told())
+
+
+def test_a_record_is_innocent_of_servers_that_do_not_answer_and_of_partitions_that_move() -> None:
+    job, events = small()
+    faults = Faults()
+    worker = job.worker("a", faults, deaths_max=2)
+    for _ in range(12):
+        faults.plan = {"store.load": Fault()}
+        with suppress(Unavailable):
+            job.step(worker, rounds=3, seconds=6.0)
+        worker._drop_all()
+    faults.plan = {}
+    run_to_the_end(worker, job)
+    assert [] == job.records(Topic.DEAD_LETTERS)
+    assert_whole(job, events)
+
+
+def test_a_decision_in_the_journal_that_this_version_does_not_know_stops_the_worker() -> None:
+    job, _ = small()
+    job.settle(job.worker("a"))
+    job.gone("a")
+    entry = journal.Entry("tock", 0, 0, 9, 0, b"")
+    record = journal.record(entry, 0, "id", 0, schema_id("journal_entry"))
+    job.broker.append(job.topics("live")[Topic.JOURNAL], 0, record.key, record.value)
+    wiped(job)
+    with pytest.raises(Corrupt, match="has the decision 'tock': run the version that wrote it"):
+        job.settle(job.worker("b"))

@@ -40,7 +40,8 @@ if #lengths ~= 8 * count or #blob ~= total or (#ARGV > 10 and #KEYS < 3) then
   return redis.error_reply('ERR lengths and bytes of the commit disagree')
 end
 
-redis.call('HSET', KEYS[1], 'commit_id', ARGV[3], 'previous_commit_id', commit_id, 'next_offset', ARGV[4], 'state', ARGV[5], 'outbox', ARGV[6])
+redis.call('HSET', KEYS[1], 'commit_id', ARGV[3], 'previous_commit_id', commit_id, 'next_offset', ARGV[4], 'state', ARGV[5], 'outbox', ARGV[6],
+  'claims', '0')
 if ARGV[7] == '1' then
   redis.call('UNLINK', KEYS[2])
 end

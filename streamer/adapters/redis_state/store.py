@@ -2,7 +2,8 @@
 
 Keys, all of one partition in one hash slot, and the namespace outside the tag so that a replay's namespace can be renamed into place:
 
-- `<namespace>:{<app>:<partition>}:meta`, a hash: owner, commit_id, previous_commit_id, next_offset, state, outbox
+- `<namespace>:{<app>:<partition>}:meta`, a hash: owner, commit_id, previous_commit_id, next_offset, state, outbox, claims,
+  attempts
 - `<namespace>:{<app>:<partition>}:profiles`, a hash: customer id -> packed profile
 - `<namespace>:{<app>:0}:announced`, a hash: values of the application, and its partition count
 
@@ -50,7 +51,7 @@ VERSION_MIN = (6, 2)
 JOIN_BELOW_BYTES = 1 << 16
 """Smaller commits are copied into one buffer: cheaper than another system call."""
 
-_META = (b"owner", b"commit_id", b"previous_commit_id", b"next_offset", b"state", b"outbox")
+_META = (b"owner", b"commit_id", b"previous_commit_id", b"next_offset", b"state", b"outbox", b"claims", b"attempts")
 _PARTITIONS = "partitions"
 _OUTCOMES = {0: Outcome.APPLIED, 1: Outcome.OTHER_OWNER, 2: Outcome.OTHER_COMMIT}
 _NAME = re.compile(r"[A-Za-z0-9_.:-]+")
@@ -96,9 +97,15 @@ class RedisStateStore:
     def claim(self, partition: int, owner: str) -> PartitionState:
         """Write the owner token, then read the state."""
         key = self._key(partition, "meta")
-        parts = [wire.request(b"HSET", key, b"owner", owner.encode()) + wire.request(b"HMGET", key, *_META)]
-        [replies] = self._link.ask([Request(key, parts, 2)], reads_only=True)  # a repeated claim is the same claim
-        return _state(self._link.checked(replies)[1])
+        claims = wire.request(b"HSET", key, b"owner", owner.encode()) + wire.request(b"HINCRBY", key, b"claims", b"1")
+        parts = [claims + wire.request(b"HMGET", key, *_META)]
+        [replies] = self._link.ask([Request(key, parts, 3)], reads_only=True)  # a repeated claim is the same claim, counted twice
+        return _state(self._link.checked(replies)[2])
+
+    def note_attempts(self, partition: int, attempts: bytes) -> None:
+        """Keep what is about to be attempted, beside the state."""
+        key = self._key(partition, "meta")
+        self._read([(key, (b"HSET", key, b"attempts", attempts))])
 
     def read(self, partitions: Sequence[int]) -> list[PartitionState]:
         """Read states without claiming."""
@@ -250,5 +257,6 @@ def judge(info: dict[str, Any], where: str, *, require_noeviction: bool = True) 
 
 
 def _state(reply: Sequence[bytes | None]) -> PartitionState:
-    owner, commit_id, previous, next_offset, state, outbox = (value or b"" for value in reply)
-    return PartitionState(owner.decode(), commit_id.decode(), previous.decode(), int(next_offset or 0), state, outbox)
+    owner, commit_id, previous, next_offset, state, outbox, claims, attempts = (value or b"" for value in reply)
+    names = owner.decode(), commit_id.decode(), previous.decode()
+    return PartitionState(*names, int(next_offset or 0), state, outbox, int(claims or 0), attempts)
