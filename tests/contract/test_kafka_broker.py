@@ -279,6 +279,41 @@ def test_a_broker_that_hangs_leaves_nothing_to_guess(own_kafka: EmbeddedKafka) -
     log.close()
 
 
+def test_a_broker_that_goes_away_while_positions_are_sent_keeps_nobody_waiting(own_kafka: EmbeddedKafka) -> None:
+    """The client may never return from it, not even when the broker is back: found by chaos, as a worker that stood still for ever."""
+    settings = KafkaSettings(own_kafka.address, timeout_s=20.0)
+    world = RealWorld(own_kafka.address)
+    topics = {Topic.CHANGES: world.create(1)}
+    source = world.create(1)
+    log = KafkaEventLog(replace(settings, timeout_s=2.0), source, "g")
+    while not log.rebalanced().assigned:
+        log.fetch(1, 0.1, 0.0)
+    out = KafkaTransactions(settings, topics, source, "x")
+
+    def stage(value: bytes) -> None:
+        out.begin()
+        out.send([OutRecord(Topic.CHANGES, 0, b"k", value, ())])
+
+    stage(b"a")
+    out.positions({0: Committed(1, "a")}, log.membership(), 20.0)
+    out.commit(20.0)
+    stage(b"b")
+    own_kafka.kill()
+    began = time.monotonic()
+    with pytest.raises((MustAbort, Unclear)):
+        out.positions({0: Committed(2, "b")}, log.membership(), 7.0)
+    out.abort(1.0)
+    assert time.monotonic() - began < 9.0
+    own_kafka.start()
+    out.settle(20.0)
+    stage(b"c")
+    out.commit(20.0)
+    assert [b"a", b"c"] == [record.value for record in KafkaTopicReader(settings, topics).read(Topic.CHANGES, 0, 0, 20.0)]
+    assert {0: Committed(1, "a")} == KafkaEventLog(settings, source, "g").committed([0])
+    out.close()
+    log.close()
+
+
 def test_topics_that_are_missing_are_made_and_those_there_are_left_alone(world: RealWorld) -> None:
     admin = KafkaAdmin(world.plain)
     prefix = uuid.uuid4().hex

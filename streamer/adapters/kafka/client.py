@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -166,3 +168,28 @@ def retried(what: str, timeout_s: float, call: Callable[[float], T]) -> T:
             if not isinstance(meaning, Unavailable) or time.monotonic() + POLL_S >= deadline:
                 raise meaning from error
             time.sleep(POLL_S)
+
+
+def answered(timeout_s: float, call: Callable[[], T]) -> T:
+    """Call in a thread of its own, where the client may never return.
+
+    Raises:
+        TimeoutError: it didn't within `timeout_s`. The thread is left to itself and keeps the client, which must not be used again.
+
+    """
+    answers: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put((call(), None))
+        except BaseException as error:  # noqa: BLE001  # it is raised below
+            answers.put((None, error))
+
+    Thread(target=ask, name="asking", daemon=True).start()
+    try:
+        answer, error = answers.get(timeout=timeout_s)
+    except Empty:
+        raise TimeoutError from None
+    if error is not None:
+        raise error
+    return cast("T", answer)

@@ -10,7 +10,7 @@ Laws:
 
 Measured with librdkafka 2.16 and a broker of version 4.1 (orders of magnitude): a transaction of one record takes 4 ms; `init_transactions`
 20 ms, and up to 1 s where it has to abort another transaction; `send_offsets_to_transaction` heeds `socket.timeout.ms`, not the time-out
-it is given.
+it is given, and where the group's coordinator goes away under it may never return (librdkafka's issues 5456 and 5511).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from streamer.adapters.kafka.client import POLL_S, error_of, explain
+from streamer.adapters.kafka.client import POLL_S, answered, error_of, explain
 from streamer.adapters.kafka.event_log import NO_MEMBER
 from streamer.adapters.kafka.outgoing import Outgoing
 from streamer.core.errors import Misconfigured, StreamerError, Unavailable
@@ -151,7 +151,12 @@ class KafkaTransactions:
         offsets = [TopicPartition(self._input, p, at.next_offset, metadata=at.commit_id) for p, at in positions.items()]
         if offsets:
             send = self._outgoing.client.send_offsets_to_transaction
-            self._ask("sending positions", timeout_s, lambda left: send(offsets, membership, left), MustAbort)
+            try:
+                self._ask("sending positions", timeout_s, lambda left: answered(left, lambda: send(offsets, membership, left)), MustAbort)
+            except TimeoutError:
+                self._throw_away()  # nobody asked for a commit, so the next client's first call aborts
+                message = f"sending positions: the client did not return within {timeout_s} s"
+                raise MustAbort(message) from None
 
     def commit(self, timeout_s: float) -> None:
         """Commit; returns once it is decided.
