@@ -76,6 +76,11 @@ class Owned:
         return not self.script or self.script[0].at_offset > self.until.next_offset
 
     @property
+    def rebuild_left(self) -> int:
+        """Count the offsets that a rebuild has still to take in; at least 1 until it is settled, 0 where there is none."""
+        return 0 if self.until is None else max(1, self.until.next_offset - self.next_offset)
+
+    @property
     def sweeping(self) -> bool:
         """Tell whether slices of a sweep are due. A rebuild leaves the last one for afterwards (7b)."""
         return self.until is None and not self.data.swept

@@ -122,7 +122,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class PartitionLook:
-    """One partition. `sweep` is `none` (no model), `running` or `done`."""
+    """One partition. `sweep` is `none` (no model), `running` or `done`; `rebuilding` while it is behind what was published."""
 
     partition: int
     owned: bool
@@ -262,6 +262,12 @@ def status_of(facts: Facts) -> Status:
     )
 
 
+def _sweep(data: PartitionData | None) -> str:
+    if data is not None and data.rebuilding:
+        return "rebuilding"
+    return "none" if data is None or not data.model else "done" if data.swept else "running"
+
+
 def _partition(facts: PartitionFacts) -> PartitionLook:
     data = facts.data
     return PartitionLook(
@@ -273,7 +279,7 @@ def _partition(facts: PartitionFacts) -> PartitionLook:
         watermark_ms=None if data is None else _time(data.watermark),
         model=0 if data is None else data.model,
         epoch=0 if data is None else data.epoch,
-        sweep="none" if data is None or not data.model else "done" if data.swept else "running",
+        sweep=_sweep(data),
         customers=facts.customers,
     )
 

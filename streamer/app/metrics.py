@@ -74,6 +74,7 @@ METRICS = (
     Definition("streamer_watermark_seconds", "gauge", ("partition",), "The partition's event time, seconds since 1970."),
     Definition("streamer_model_version", "gauge", ("partition",), "Model version that the partition has adopted; 0 for none."),
     Definition("streamer_model_epoch", "gauge", ("partition",), "Epoch of the version that the partition has adopted."),
+    Definition("streamer_rebuild_backlog", "gauge", ("partition",), "Records that a rebuild has still to take in; 0 where there is none."),
     Definition("streamer_sweep_backlog", "gauge", ("partition",), "Customers not yet judged by the adopted version."),
     Definition("streamer_customers", "gauge", ("segment", "name"), "Customers by segment, in this worker's partitions."),
     Definition("streamer_segment_share", "gauge", ("segment", "name"), "Share of a segment among this worker's customers."),
@@ -150,6 +151,7 @@ class Seen:
     share: Share = field(default_factory=Share)
     caught_up_s: float | None = None  # when it was last seen with nothing left
     backlog: int | None = None
+    rebuild_left: int = 0
 
     @property
     def lag(self) -> int | None:
@@ -235,10 +237,8 @@ class Metrics(Collector):
             self._latest_ms = {number: latest for number, latest in self._latest_ms.items() if number in owned}
             for number, one in owned.items():
                 seen = self._seen.get(number)
-                if seen is None:
-                    self._seen[number] = Seen(one.data, one.next_offset)
-                else:
-                    seen.data, seen.next_offset = one.data, one.next_offset
+                seen = seen or self._seen.setdefault(number, Seen(one.data, one.next_offset))
+                seen.data, seen.next_offset, seen.rebuild_left = one.data, one.next_offset, one.rebuild_left
 
     def stage(self, stage: Stage) -> AbstractContextManager[None]:
         """Time a stage."""
@@ -353,6 +353,7 @@ class Metrics(Collector):
                 "streamer_watermark_seconds": None if data.watermark == NEVER else data.watermark / 1000,
                 "streamer_model_version": data.model,
                 "streamer_model_epoch": data.epoch,
+                "streamer_rebuild_backlog": seen.rebuild_left,
                 "streamer_sweep_backlog": 0 if data.swept else seen.backlog,
             }
             for name, value in each.items():

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 
-SWEEPS = {"none": "-", "running": "running", "done": "done"}
+SWEEPS = {"none": "-", "running": "running", "done": "done", "rebuilding": "rebuilding"}
 
 
 @app.command()

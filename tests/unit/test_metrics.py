@@ -208,6 +208,24 @@ def test_a_sweep_shows_what_is_left_of_it() -> None:
 
 
 @pytest.mark.compiled
+def test_a_rebuild_tells_what_is_left_of_it_until_it_is_settled() -> None:
+    watched = Watched(records_max=10)
+    job = watched.job
+    job.send(shop(200, 20))
+    job.settle(job.worker("before"))
+    job.gone("before")
+    job.redis.namespaces.clear()
+    worker, left = watched.worker(), []
+    for _ in range(60):
+        job.step(worker)
+        left.append(sum(watched.read("streamer_rebuild_backlog").values()))
+    assert 150 <= max(left) <= 200
+    assert 0 == left[-1]
+    begun = left.index(max(left))
+    assert sorted(left[begun:], reverse=True) == left[begun:]
+
+
+@pytest.mark.compiled
 def test_looking_at_what_is_left_never_disturbs_the_work() -> None:
     faults = Faults()
     watched = Watched(sweep_records=1, look_s=0.0)

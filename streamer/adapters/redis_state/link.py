@@ -42,7 +42,8 @@ _MISCONFIGURED = {
     "NOAUTH": "it asks for a password: give it in the URL",
     "WRONGPASS": "it refuses the user name or password",
     "NOPERM": (
-        "this user may not do that: allow it EVALSHA, SCRIPT|LOAD, TYPE, HSET, HSETNX, HINCRBY, HDEL, HGET, HMGET, HSCAN, HLEN, UNLINK, INFO"
+        "this user may not do that: allow it EVALSHA, SCRIPT|LOAD, TYPE, HSET, HSETNX, HINCRBY, HDEL, HGET, HMGET, HSCAN, HLEN, UNLINK "
+        "and INFO"
     ),
     "NOSCRIPT": "it forgets scripts at once",
     "WRONGTYPE": "a key of ours holds another type of value: give this application a namespace of its own",
