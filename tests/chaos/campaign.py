@@ -1,0 +1,465 @@
+"""One run of chaos: workers on servers of their own, events that keep coming, a script of what befalls, and a verdict once all is at rest.
+
+Law: whatever is hurt is hurt from outside, or by the launcher at a call (`worker.py`); the workers run the code that `streamer run` runs. A
+worker that ends by itself is started again, as a service manager would, but only where the protocol has it end.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import Producer
+
+import schemas
+from streamer.adapters.avro import codec, wire
+from streamer.app import wiring
+from streamer.core.partition import unpack_state
+from tests.chaos.cluster import SESSION_S, Cluster
+from tests.chaos.script import Script
+from tests.chaos.verdict import judge
+from tests.integration.kit import Job
+from tests.integration.test_job import COUNTING, shop
+from tests.simulation.verdict import Violated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tests.chaos.script import Counts, Happening, Point
+    from tests.chaos.verdict import Verdict
+
+PARTITIONS = 6
+WORKERS = 3
+TICK_S = 0.05
+HAPPENING_S = 3.0  # what one takes, as long as nothing is known of it
+FIRE_S = 6.0  # how long a planned call is waited for
+HEED_S = 0.2  # how long a process may take to read that a plan is taken back
+READY_S = 60.0
+REST_S = 150.0
+CALM_S = 7.0  # longer than an idle worker takes to notice a loss
+GHOST_S = 15.0  # how long one whose name was taken may go on
+STOP_S = 40.0
+STARTS_MAX = 400
+# Statuses with which a service manager starts a worker again: a server is away, the client can't go on, ownership is lost.
+AGAIN = (69, 71, 75)
+NAME_TAKEN = (78, "group.instance.id")  # what is wrong with the configuration is that another process has the same name
+LEARNING = {
+    "STREAMER_MODEL__FIRST_FIT__CUSTOMERS_MIN": "200",
+    "STREAMER_MODEL__FIRST_FIT__HISTORY_DAYS_MIN": "3d",
+    "STREAMER_MODEL__EPOCH_INTERVAL_S": "1s",
+    "STREAMER_MODEL__K": "4",
+    "STREAMER_METRICS__PORT": "0",
+    "STREAMER_KAFKA__TIMEOUT_S": "15s",
+    "STREAMER_REDIS__TIMEOUT_S": "2s",
+}
+# What the logs tell of: the line, and what it is called in a summary.
+TOLD = {
+    "assignments": re.compile(r": from offset \d+"),
+    "rebuilds": re.compile(r": rebuilding from "),
+    "refused writes": re.compile(r"a commit was refused"),
+    "refused publications": re.compile(r"have another owner: publishing without them"),
+    "aborted transactions": re.compile(r"was not committed: "),
+    "lost replies": re.compile(r"a reply of Redis was lost"),
+}
+
+
+class ChaosJob(Job):
+    """A job whose group has short sessions, in the protocol that the script says."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a worker is configured with."""
+        return {name: value for name, value in super().environment.items() if name != "STREAMER_KAFKA__CONSUMER__SESSION.TIMEOUT.MS"}
+
+
+@dataclass(eq=False)
+class Slot:
+    """One worker's place: its name, and the process that has it now."""
+
+    name: str
+    process: subprocess.Popen[str]
+    log: Path
+    log_begin: int
+    wakes_at: float | None = None
+    works: bool = False
+    began_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def working(self) -> bool:
+        """Tell whether it is awake and has been given partitions since it started."""
+        if not self.works:
+            with self.log.open("rb") as log:
+                log.seek(self.log_begin)
+                self.works = b": from offset" in log.read()
+        return self.works and self.wakes_at is None and self.process.poll() is None
+
+    def plan(self, line: str) -> None:
+        """Tell the process to die or to freeze by itself at a call, or never."""
+        if self.process.stdin is not None:
+            with suppress(BrokenPipeError):
+                self.process.stdin.write(f"{line}\n")
+                self.process.stdin.flush()
+
+    @property
+    def stopped(self) -> bool:
+        """Tell whether it is frozen."""
+        try:
+            stat = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii", errors="replace")
+        except OSError:
+            return False
+        return stat.rpartition(")")[2].split()[0] == "T"
+
+
+@dataclass
+class Outcome:
+    """What a run came to."""
+
+    script: Script
+    verdict: Verdict
+    befallen: Counter[str]
+    points: Counter[str]
+    told: Counter[str]
+    took_s: float
+
+    def line(self) -> str:
+        """Sum it up."""
+        v, b = self.verdict, self.befallen
+        return (
+            f"seed {self.script.seed} ({self.script.protocol} protocol, {'static' if self.script.static else 'other'} members, batches of "
+            f"{self.script.records_max}): {v.events:,} events, {v.customers:,} customers, {v.changes:,} changes, {v.letters} dead letters, "
+            f"{v.epochs} epochs; {b['kill']} kills, {self.points.total()} of them at named calls, {b['zombie']} zombies, "
+            f"{b['broker']} broker restarts, {b['loss']} losses of Redis, {b['cut']} connections cut; "
+            f"{', '.join(f'{self.told[name]} {name}' for name in TOLD)}; in {self.took_s:.0f} s: "
+            "0 lost, 0 twice, versions grow, profiles as the oracle's to the byte"
+        )
+
+
+class Run:
+    """Drives one script."""
+
+    def __init__(self, script: Script, counts: Counts, directory: Path, say: Callable[[str], None]) -> None:
+        """Prepare."""
+        self.cluster: Cluster
+        self.job: Job
+        self.script = script
+        self.counts = counts
+        self.directory = directory
+        self.slots: list[Slot] = []
+        self.ghosts: list[tuple[Slot, float]] = []
+        self.befallen: Counter[str] = Counter()
+        self.points: Counter[str] = Counter()
+        self.starts = 0
+        self._say = say
+        self._rng = random.Random(script.seed)
+        self._events: list[tuple[bytes, bytes]] = []
+        self._sent = 0
+        self._topic = ""
+        self._producer: Any = None
+        self._planned: list[Point] = []  # for processes that are yet to be started
+        self._begun_s = 0.0
+        self._done = 0
+
+    def run(self) -> Outcome:
+        """Go through the script, let everything come to rest, and judge.
+
+        Raises:
+            Violated: something was lost, came twice, or a worker ended that should not have.
+
+        """
+        self._begun_s = time.monotonic()
+        declaration = self.directory / "counting.yaml"
+        declaration.write_text(COUNTING, encoding="utf-8")
+        with Cluster(self.directory) as cluster:
+            self.cluster = cluster
+            self.job = ChaosJob(
+                cluster.kafka.address, cluster.redis_url, self.directory, PARTITIONS, self._settings(), "chaos", declaration=declaration
+            )
+            self.job.create()
+            self._prepare_events()
+            subscriber = self._subscriber()
+            try:
+                self.slots = [self._start(f"w{i}") for i in range(WORKERS)]
+                self._until("every worker works", lambda: all(slot.working for slot in self.slots), READY_S)
+                for happening in self.script.happenings:
+                    self._pause(happening.pause_s)
+                    getattr(self, f"_{happening.what}")(happening)
+                    self.befallen[happening.what] += 1
+                    self._done += 1
+                self._rest()
+                self._stop(subscriber)
+                verdict = judge(self._direct(), self.directory / "seen.jsonl")
+            except BaseException:
+                self._show_threads()
+                raise
+            finally:
+                for process in [subscriber, *(slot.process for slot in [*self.slots, *(ghost for ghost, _ in self.ghosts)])]:
+                    process.kill()
+                    process.wait()
+                if self._producer is not None:
+                    self._producer.purge()
+        return Outcome(self.script, verdict, self.befallen, self.points, self._told(), time.monotonic() - self._begun_s)
+
+    def _show_threads(self) -> None:
+        """Have each worker that is still there say where it is, in its log."""
+        for slot in self.slots:
+            if slot.process.poll() is None:
+                slot.process.send_signal(signal.SIGUSR1)
+        time.sleep(HEED_S)
+
+    def _settings(self) -> dict[str, str]:
+        group = (
+            {"GROUP.PROTOCOL": "consumer"}
+            if self.script.protocol == "consumer"
+            else {"SESSION.TIMEOUT.MS": str(int(SESSION_S * 1000)), "HEARTBEAT.INTERVAL.MS": "1000"}
+        )
+        consumer = {f"STREAMER_KAFKA__CONSUMER__{name}": value for name, value in group.items()}
+        return {**LEARNING, **consumer, "STREAMER_BATCH__RECORDS_MAX": str(self.script.records_max)}
+
+    def _direct(self) -> Job:
+        """The job, past the proxy."""
+        job = self.job
+        return ChaosJob(
+            job.bootstrap, self.cluster.redis.address, job.directory, job.partitions, job.settings, job.name, declaration=job.declaration
+        )
+
+    # Events
+
+    def _prepare_events(self) -> None:
+        """Write all events, some of them twice, and some that are nonsense."""
+        rng, count = self._rng, self.counts.events
+        for event in shop(int(count * 0.98), max(300, count // 15), self.script.seed):
+            record = event["customer_id"].encode(), wire.framed(codec.encode("behaviour_event", event), 1)
+            self._events.append(record)
+            if rng.random() < 0.01:
+                self._events.insert(rng.randrange(max(0, len(self._events) - 300), len(self._events)), record)
+            if rng.random() < 0.01:
+                self._events.append((record[0], b"nonsense"))
+        self._topic = self.job.config.topics.events
+        self._producer = Producer(
+            {
+                "bootstrap.servers": self.job.bootstrap,
+                "enable.idempotence": True,
+                "partitioner": "murmur2_random",
+                "delivery.timeout.ms": 600_000,
+                "log_level": 0,
+            }
+        )
+
+    def _send(self, count: int) -> None:
+        for key, value in self._events[self._sent : self._sent + count]:
+            self._producer.produce(self._topic, value, key)
+        self._sent += count
+        self._producer.poll(0)
+
+    # Processes
+
+    def _subscriber(self) -> subprocess.Popen[str]:
+        schema = self.directory / "segment_change.avsc"
+        schema.write_text(schemas.text("segment_change", schemas.latest("segment_change")), encoding="utf-8")
+        script = Path(__file__).with_name("subscriber.py")
+        topic, seen = self.job.config.topics.changes, self.directory / "seen.jsonl"
+        seen.touch()
+        with (self.directory / "subscriber.err").open("w") as log:
+            return subprocess.Popen(
+                [sys.executable, "-I", str(script), self.job.bootstrap, topic, str(schema), str(seen)], stderr=log, text=True
+            )
+
+    def _start(self, name: str) -> Slot:
+        self.starts += 1
+        if self.starts > STARTS_MAX + self.counts.kills + self.counts.zombies:
+            message = f"workers were started {self.starts} times"
+            raise Violated(message)
+        log = self.directory / f"{name}.log"
+        log.touch()
+        begin = log.stat().st_size
+        environment = {**self.job.environment, "STREAMER_APP__INSTANCE": f"chaos-{name}"}
+        if not self.script.static:
+            del environment["STREAMER_APP__INSTANCE"]
+        with log.open("ab") as lines:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.chaos.worker"], env=environment, stdin=subprocess.PIPE, stderr=lines, stdout=lines, text=True
+            )
+        slot = Slot(name, process, log, begin)
+        if self._planned:
+            slot.plan(f"kill {self._planned.pop(0).line}")
+        return slot
+
+    def _tend(self) -> None:
+        """Send events, wake whoever has slept enough, start again whoever is dead."""
+        left = max(1, len(self.script.happenings) - self._done)
+        each_s = (time.monotonic() - self._begun_s) / self._done if self._done > 10 else HAPPENING_S
+        self._send(max(1, int((len(self._events) - self._sent) * TICK_S / (left * each_s))))
+        now = time.monotonic()
+        for i, slot in enumerate(self.slots):
+            if slot.wakes_at is not None and slot.wakes_at <= now:
+                slot.process.send_signal(signal.SIGCONT)
+                slot.wakes_at = None
+            if slot.process.poll() is not None:
+                self._ended(slot)
+                self.slots[i] = self._start(slot.name)
+        for ghost, until in [*self.ghosts]:
+            if ghost.wakes_at is not None and ghost.wakes_at <= now:
+                ghost.process.send_signal(signal.SIGCONT)
+                ghost.wakes_at = None
+            if ghost.process.poll() is not None:
+                self._ended(ghost)
+                self.ghosts.remove((ghost, until))
+            elif until <= now:
+                ghost.process.kill()
+
+    def _ended(self, slot: Slot) -> None:
+        """Take in how a process ended.
+
+        Raises:
+            Violated: by itself, and not in a way that the protocol knows.
+
+        """
+        status = slot.process.wait()
+        if status == -signal.SIGKILL:
+            return
+        with slot.log.open(encoding="utf-8", errors="replace") as log:
+            log.seek(slot.log_begin)
+            last = log.read()[-1500:]
+        if status in AGAIN or (status == NAME_TAKEN[0] and NAME_TAKEN[1] in last):
+            self.befallen[f"ended with status {status}"] += 1
+            why = next((line for line in reversed(last.splitlines()) if line.startswith("streamer: ")), "")
+            self._say(f"{slot.name} ended by itself with status {status}: {why[:200]}")
+            return
+        message = f"{slot.name} ended with status {status}:\n{last}"
+        raise Violated(message)
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self._tend()
+            time.sleep(TICK_S)
+
+    def _until(self, what: str, holds: Callable[[], bool], timeout_s: float, *, must: bool = True) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while not holds():
+            if time.monotonic() > deadline:
+                if not must:
+                    return False
+                message = f"not within {timeout_s:.0f} s: {what}"
+                raise Violated(message)
+            self._tend()
+            time.sleep(TICK_S)
+        return True
+
+    def _one_at_work(self, choice: float) -> Slot:
+        self._until("some worker works", lambda: any(slot.working for slot in self.slots), READY_S)
+        working: Sequence[Slot] = [slot for slot in self.slots if slot.working]
+        return working[int(choice * len(working))]
+
+    # What befalls
+
+    def _copy(self, _: Happening) -> None:
+        self.cluster.copy_redis()
+
+    def _cut(self, happening: Happening) -> None:
+        self.cluster.cut(happening.how)
+
+    def _broker(self, happening: Happening) -> None:
+        self._say(f"the broker is {happening.how} and started again")
+        self.cluster.restart_broker(happening.how)
+
+    def _loss(self, happening: Happening) -> None:
+        lost = self.cluster.lose(happening.how, happening.choice, happening.share)
+        self._say(f"Redis was {happening.how} and lost {lost}")
+
+    def _kill(self, happening: Happening) -> None:
+        """Kill a worker; at a call of an assignment, the one that is started next."""
+        slot, point = self._one_at_work(happening.choice), happening.point
+        if point.assigning:
+            self._planned.append(point)
+            slot.process.kill()
+            slot.process.wait()
+            self._until("the killed one is replaced", lambda: slot not in self.slots, READY_S)
+            slot = next(other for other in self.slots if other.name == slot.name)
+        elif point.call:
+            slot.plan(f"kill {point.line}")
+        if point.call and self._until(str(point), lambda: slot not in self.slots, FIRE_S, must=False):
+            self.points[str(point)] += 1
+            return
+        slot.process.kill()
+        self._until("the killed one is replaced", lambda: slot not in self.slots, READY_S)
+
+    def _zombie(self, happening: Happening) -> None:
+        """Freeze a worker until after its session; now and then another one takes its name meanwhile."""
+        self._until("the last zombie wakes", lambda: all(slot.wakes_at is None for slot in self.slots), READY_S)
+        slot, point = self._one_at_work(happening.choice), happening.point
+        if point.call:
+            slot.plan(f"stop {point.line}")
+            if not self._until(str(point), lambda: slot.stopped or slot not in self.slots, FIRE_S, must=False):
+                slot.plan("never")
+                time.sleep(HEED_S)
+        slot.process.send_signal(signal.SIGSTOP)
+        slot.wakes_at = time.monotonic() + happening.sleep_s
+        if happening.how == "replaced" and slot in self.slots:
+            self.ghosts.append((slot, slot.wakes_at + GHOST_S))
+            self.slots[self.slots.index(slot)] = self._start(slot.name)
+
+    # Rest
+
+    def _rest(self) -> None:
+        """Let nothing more befall anybody, and wait until every event is counted and nothing moves."""
+        self._send(len(self._events))
+        self._until("the ghosts are gone", lambda: not self.ghosts, READY_S)
+        self._until("the zombies wake", lambda: all(slot.wakes_at is None for slot in self.slots), READY_S)
+        left = self._producer.flush(REST_S)
+        if left:
+            message = f"{left} events could not be sent"
+            raise Violated(message)
+        with wiring.Watcher(self._direct().config) as watcher:
+            ends = watcher.ends()
+            seen: list[Any] = []
+            since = time.monotonic()
+
+            def calm() -> bool:
+                nonlocal since
+                states = watcher.states()
+                now = [(state.owner, state.commit_id, state.next_offset) for state in states]
+                if now != seen:
+                    seen[:], since = now, time.monotonic()
+                done = all(state.commit_id and state.next_offset >= end for state, end in zip(states, ends, strict=True))
+                return (
+                    done
+                    and not any(unpack_state(state.state).rebuilding for state in states)
+                    and watcher.settled(states, least=1)
+                    and time.monotonic() - since > CALM_S
+                )
+
+            self._until("everything is at rest", calm, REST_S)
+
+    def _stop(self, subscriber: subprocess.Popen[str]) -> None:
+        """Stop everybody cleanly; the subscriber last, at the end of its topic."""
+        for slot in self.slots:
+            slot.process.terminate()
+        for slot in self.slots:
+            status = slot.process.wait(STOP_S)
+            if status:
+                message = f"{slot.name} was told to stop and ended with status {status}"
+                raise Violated(message)
+        subscriber.terminate()
+        if subscriber.wait(STOP_S):
+            message = f"the subscriber failed: {(self.directory / 'subscriber.err').read_text()[-1000:]}"
+            raise Violated(message)
+
+    def _told(self) -> Counter[str]:
+        """Count what the logs tell of."""
+        text = "".join(path.read_text(errors="replace") for path in self.directory.glob("w*.log"))
+        return Counter({name: len(pattern.findall(text)) for name, pattern in TOLD.items()})
+
+
+def run(seed: int, counts: Counts, directory: Path, say: Callable[[str], None]) -> Outcome:
+    """Draw and run one script."""
+    return Run(Script.draw(seed, counts), counts, directory, say).run()
