@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import typer.main
@@ -14,11 +15,9 @@ from typer.testing import CliRunner
 
 from offline import cli as offline_cli
 from streamer import __version__, cli
-from streamer.app.errors import BadInput, Corrupt, LostOwnership, Misconfigured, StreamerError, Unavailable, exit_status, message
+from streamer.app.errors import STATUSES, BadInput, Corrupt, LostOwnership, Misconfigured, StreamerError, Unavailable, exit_status, message
 from streamer.app.session import Session, session_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from streamer.core.ports import ClientFailed, OffsetOutOfRange, Unclear
 
 HEAVY = {"confluent_kafka", "numba", "numpy", "openpyxl", "pandas", "pyarrow", "redis", "river", "sklearn", "yaml"}
 
@@ -100,7 +99,10 @@ def test_an_unknown_command_or_option_is_a_fault_of_usage(monkeypatch: pytest.Mo
     ("error", "status"),
     [
         (BadInput("x"), 65),
+        (OffsetOutOfRange(0, 1), 66),
         (Unavailable("x"), 69),
+        (Unclear("x"), 69),
+        (ClientFailed("x"), 71),
         (Corrupt("x"), 74),
         (LostOwnership("x"), 75),
         (Misconfigured("x"), 78),
@@ -117,6 +119,13 @@ def test_only_a_fault_of_this_program_says_that_it_is_one() -> None:
     assert "interrupted" == message(KeyboardInterrupt())
     assert "a fault of this program: ZeroDivisionError: x (--debug shows where)" == message(ZeroDivisionError("x"))
     assert {BadInput, Corrupt, LostOwnership, Misconfigured, Unavailable} <= set(StreamerError.__subclasses__())
+
+
+def test_the_page_on_deployment_names_the_statuses_that_a_worker_ends_with() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text(encoding="utf-8")
+    listed = {int(status) for status in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
+    usage = {STATUSES[BadInput], STATUSES[Unavailable], STATUSES[LostOwnership]}  # a worker waits for servers, and reads no files
+    assert {0, exit_status(ZeroDivisionError()), *STATUSES.values()} - usage == listed
 
 
 def test_a_command_outside_the_root_command_is_told_so() -> None:
