@@ -184,6 +184,7 @@ class Worker:
                 log.warning("partition %d: %s; trying again in %.1f s", partition, error, pause_s)
                 tools.recorder.unavailable()
                 self._owned.pop(partition, None)
+                tools.publishing.withdraw(partition)  # what it left may be on its way already, and is sent again next time
                 self._waiting[partition] = (now + pause_s, min(2 * pause_s, BACKOFF_MAX_S))
             else:
                 self._waiting[partition] = (float("inf"), BACKOFF_FIRST_S)

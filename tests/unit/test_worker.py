@@ -268,6 +268,24 @@ def test_a_lost_reply_of_the_transactions_commit_neither_loses_nor_doubles(when:
     assert_whole(job, [*events, *more])
 
 
+def test_an_assignment_that_fails_once_its_publication_is_on_its_way_does_not_publish_twice() -> None:
+    """6b, run anew: the transaction that is still open must hold the outbox once."""
+    job, events, faults = Job(partitions=1), shop(200, 30), Faults()
+    worker = job.worker("a", faults)
+    job.send(events[:100])
+    job.settle(worker)
+    job.broker.append(INPUT, 0, b"bad", b"nonsense")
+    job.send(events[100:])
+    faults.plan = {"store.commit": Fault(Killed, "after")}
+    with pytest.raises(Killed):
+        job.settle(worker)
+    job.gone("a")
+    run_to_the_end(job.worker("b", Faults({"log.start": Fault(Unavailable, "after")})), job)
+    assert len(job.records(Topic.DEAD_LETTERS)) == 1
+    assert len(job.told()) == len(job.changes())
+    assert_whole(job, events)
+
+
 def test_without_transactions_what_the_broker_did_not_acknowledge_is_published_again() -> None:
     job, events = small()
     job.settle(job.worker("a"))
