@@ -325,7 +325,7 @@ def _finish(axes: Any, limit: tuple[float, str] | None, *, several: bool) -> Non
     if limit is not None:
         axes.axhline(limit[0], color="black", linestyle="--", linewidth=1, label=limit[1])
     if several or limit is not None:
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
     axes.grid(axis="y", color="#dddddd")
