@@ -26,6 +26,8 @@ from streamer.core.partition import PartitionData, unpack_state
 from streamer.core.ports import Committed, OffsetOutOfRange, Topic
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from streamer.app.protocol import Recovery
     from streamer.app.rebuild import Settlement
     from streamer.app.tools import Settings, Tools
@@ -120,10 +122,14 @@ def take_over(tools: Tools, settings: Settings, declaration: Declaration, partit
             "twice. To process a period again, replay it into a namespace of its own; to go on, delete the group's offset of the partition"
         )
         raise Misconfigured(message) from error
-    owned = _owned(tools, declaration, partition, token, state, recovery)
+    entries: list[journal.Entry] = []
     if recovery.until is not None or settings.follow:
         entries = journal.read(tools.reader.read(Topic.JOURNAL, partition, 0, settings.publish_timeout_s))
-        owned.script = journal.script(entries, owned.data, owned.next_offset)
+    builds_on = recovery.until is not None and recovery.base is Base.STATE
+    if builds_on and not _led_to(tools, declaration, state, partition, entries):
+        recovery = replace(recovery, base=Base.NOTHING)
+    owned = _owned(tools, declaration, partition, token, state, recovery)
+    owned.script = journal.script(entries, owned.data, owned.next_offset)
     owned.attempts = quarantine.attempts(state.attempts)
     if quarantine.suspicious(state, owned.next_offset):
         owned.careful_below = owned.next_offset + settings.records_max
@@ -135,6 +141,13 @@ def take_over(tools: Tools, settings: Settings, declaration: Declaration, partit
     if not recovery.publishes:
         return TakenOver(owned, None)
     return TakenOver(owned, Publication(partition, token, state.outbox, Committed(state.next_offset, state.commit_id)))
+
+
+def _led_to(tools: Tools, declaration: Declaration, state: PartitionState, partition: int, entries: Sequence[journal.Entry]) -> bool:
+    """Tell whether the decisions that were published lead to a state (6c)."""
+    data = _data(partition, state, declaration)
+    told = data.model in {entry.model for entry in entries}
+    return journal.leads_to(entries, data, state.next_offset, tools.shelf.get(data.model).fixed_centroids() if told else None)
 
 
 def _owned(tools: Tools, declaration: Declaration, partition: int, token: str, state: PartitionState, recovery: Recovery) -> Owned:

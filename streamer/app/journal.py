@@ -16,7 +16,7 @@ from streamer.adapters.avro import codec, wire
 from streamer.core.ports import OutRecord, Topic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from streamer.core.columns import I64
     from streamer.core.partition import PartitionData
@@ -106,3 +106,22 @@ def script(entries: Iterable[Entry], data: PartitionData, next_offset: int) -> d
         return entry.at_offset >= next_offset if entry.kind == QUARANTINE else (entry.model, entry.epoch) > (data.model, data.epoch)
 
     return deque(entry for entry in entries if is_due(entry))
+
+
+def leads_to(entries: Sequence[Entry], data: PartitionData, next_offset: int, fixed_centroids: I64 | None) -> bool:
+    """Tell whether a state, which is at `next_offset`, is what comes of following the journal.
+
+    It is not where an owner that was none any more has decided upon a Redis that had been rolled back. `fixed_centroids`, (k, f), are those
+    that the state's version began with; None where it has none.
+    """
+    adoptions = [entry for entry in entries if entry.kind != QUARANTINE]
+    taken = [entry for entry in adoptions if (entry.model, entry.epoch) <= (data.model, data.epoch)]
+    if any(entry.at_offset < next_offset for entry in adoptions[len(taken) :]):
+        return False
+    if not taken or data.centroids is None or fixed_centroids is None:
+        return not taken and data.centroids is None
+    last = taken[-1]
+    if (last.model, last.epoch) != (data.model, data.epoch) or last.at_offset > next_offset:
+        return False
+    told = fixed_centroids if last.kind == VERSION else last.centroids(data.centroids.shape)
+    return np.array_equal(told, data.centroids)

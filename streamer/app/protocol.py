@@ -21,7 +21,8 @@ Assignment:
 6. Go by what C and R say:
    a. R is C: go on.
    b. The commit before R is C: R was not published. Publish its outbox, then go on.
-   c. Neither: Redis lost writes, or was rolled back. Rebuild (7) up to C; from R's state if it is not beyond C's offset, else from nothing.
+   c. Neither: Redis lost writes, or was rolled back. Rebuild (7) up to C; from R's state if it is not beyond C's offset and the journal
+      leads to it, else from nothing: an owner that was none any more may have committed a decision to the Redis that was rolled back.
    d. There is no R: rebuild from nothing up to C.
    e. There is no C: the group's positions expired or were reset. Publish R's outbox unless the output holds it, then go on from R.
    f. There is neither: a first start if nothing was ever published, else a rebuild from nothing up to what the output says of itself.

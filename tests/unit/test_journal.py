@@ -16,6 +16,8 @@ from streamer.core.ports import LogRecord, Topic
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from streamer.core.columns import I64
+
 CENTROIDS = np.array([[1, -2, 3], [-(2**31), 2**31 - 1, 0]], np.int64)
 
 
@@ -90,3 +92,35 @@ def test_what_is_passed_over_stands_once_and_is_due_where_the_log_has_not_been_r
         (one.kind, one.at_offset if one.kind == "quarantine" else 0) for one in entries
     ]
     assert [9] == [one.at_offset for one in journal.script(entries, known, 6)]
+
+
+FIXED = np.array([[1, 2], [3, 4]], np.int64)
+MOVED = FIXED + 1
+
+
+def led_to(model: int, epoch: int, next_offset: int, centroids: I64 | None = None) -> bool:
+    """Hold a state against a journal that adopted a version at offset 10 and its first epoch at 20."""
+    adopted = PartitionData("f", model=1, epoch=1, centroids=MOVED)
+    entries = [entry(1, 0, 10), journal.epoch_entry(adopted, 20)]
+    data = PartitionData("f", model=model, epoch=epoch, centroids=centroids)
+    return journal.leads_to(entries, data, next_offset, FIXED)
+
+
+def test_a_journal_leads_to_each_state_that_took_its_decisions_at_their_offsets() -> None:
+    assert led_to(0, 0, 0)
+    assert led_to(0, 0, 10)
+    assert led_to(1, 0, 10, FIXED)
+    assert led_to(1, 0, 20, FIXED)
+    assert led_to(1, 1, 20, MOVED)
+    assert led_to(1, 1, 90, MOVED)
+
+
+def test_a_journal_does_not_lead_to_a_state_that_took_its_decisions_elsewhere_or_took_others() -> None:
+    assert not led_to(0, 0, 11)  # the version should be adopted by now
+    assert not led_to(1, 0, 9, FIXED)  # adopted too early
+    assert not led_to(1, 0, 21, FIXED)
+    assert not led_to(1, 1, 19, MOVED)
+    assert not led_to(1, 2, 30, MOVED)  # no such epoch
+    assert not led_to(1, 0, 10, MOVED)  # another version of that number
+    assert not led_to(1, 1, 20, FIXED)
+    assert not journal.leads_to([], PartitionData("f", model=1, centroids=FIXED), 0, FIXED)
