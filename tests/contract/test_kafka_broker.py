@@ -29,7 +29,7 @@ from streamer.core.ports import Committed, MustAbort, OutRecord, Topic, Unclear
 from tests.contract.kafka_worlds import RealWorld
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from streamer.adapters.servers import EmbeddedKafka
 
@@ -311,6 +311,32 @@ def test_a_broker_that_goes_away_while_positions_are_sent_keeps_nobody_waiting(o
     assert [b"a", b"c"] == [record.value for record in KafkaTopicReader(settings, topics).read(Topic.CHANGES, 0, 0, 20.0)]
     assert {0: Committed(1, "a")} == KafkaEventLog(settings, source, "g").committed([0])
     out.close()
+    log.close()
+
+
+def test_positions_are_committed_while_partitions_are_being_given_up(world: RealWorld) -> None:
+    """In the callback itself: the client's own waiting call, made in another thread, returned only after it (found as repetitions)."""
+    source = world.create(2)
+    settings = replace(world.plain, properties={"heartbeat.interval.ms": 500}, timeout_s=5.0)
+    log = KafkaEventLog(settings, source, source)
+    while not log.rebalanced().assigned:
+        log.fetch(1, 0.1, 0.0)
+    told: list[object] = []
+
+    def hand_over(partitions: Sequence[int]) -> None:
+        positions = {partition: Committed(3, f"c{partition}") for partition in partitions}
+        began = time.monotonic()
+        log.commit(positions, wait=True)
+        told.append((log.committed(partitions) == positions, time.monotonic() - began < 2.0))
+
+    log.before_revoked(hand_over)
+    other = KafkaEventLog(settings, source, source)
+    deadline = time.monotonic() + 20.0
+    while not told and time.monotonic() < deadline:
+        log.fetch(1, 0.1, 0.0)
+        other.fetch(1, 0.1, 0.0)
+    assert [(True, True)] == told
+    other.close()
     log.close()
 
 

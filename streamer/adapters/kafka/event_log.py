@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import time
 from operator import itemgetter
-from queue import Empty, SimpleQueue
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from streamer.adapters.kafka.client import LOG, Watch, configuration, error_of, explain, made, retried
+from streamer.adapters.kafka.client import LOG, POLL_S, Watch, configuration, error_of, explain, made, retried
 from streamer.adapters.kafka.headers import headers_of_all
 from streamer.adapters.kafka.offsets import Watermarks
 from streamer.core.columns import Fetched
@@ -41,6 +39,8 @@ NO_MEMBER = b""
 SEEK_S = 1.0
 """A partition just assigned can't be sought for a moment."""
 CALL_S_MAX = 5.0
+COMMIT_S_MAX = 10.0
+"""How long to wait for a commit: the group waits with us where partitions are given up."""
 
 _DEFAULTS = {
     "fetch.wait.max.ms": 100,  # a resumed partition waits for the fetch that is under way
@@ -98,7 +98,6 @@ class KafkaEventLog:
         self._mine: set[int] = set()
         self._stuck: set[int] = set()
         self._commit_error: KafkaError | None = None
-        self._committing: Thread | None = None
         self._before_revoked: Callable[[Sequence[int]], None] | None = None
         fixed = {**_FIXED, "group.id": group, **_assignor(settings)}
         if instance_id is not None:
@@ -188,9 +187,12 @@ class KafkaEventLog:
             Unavailable: not within the time-out of the settings.
 
         """
+        return self._committed(partitions, self._timeout_s)
+
+    def _committed(self, partitions: Sequence[int], timeout_s: float) -> dict[int, Committed]:
         asked = [TopicPartition(self._topic, partition) for partition in partitions]
         what = f"the committed offsets of {self._topic}"
-        answers = retried(what, self._timeout_s, lambda left: self._consumer.committed(asked, timeout=min(left, CALL_S_MAX)))
+        answers = retried(what, timeout_s, lambda left: self._consumer.committed(asked, timeout=min(left, CALL_S_MAX)))
         for answer in answers:
             if answer.error is not None:
                 raise explain(answer.error, what)
@@ -213,7 +215,7 @@ class KafkaEventLog:
             return
         try:
             if wait:
-                self._commit_and_wait(offsets, what)
+                self._commit_and_wait(positions, offsets, what)
             else:
                 self._consumer.commit(offsets=offsets, asynchronous=True)
         except KafkaException as failed:
@@ -236,34 +238,24 @@ class KafkaEventLog:
         self._tell(sorted(self._mine))
         self._before_revoked = None
         self._watermarks.close()
-        if self._committing is not None:
-            self._committing.join(self._timeout_s)
-            if self._committing.is_alive():
-                return  # it uses the client, which would wait for it; the group will miss us
         self._consumer.close()
 
-    def _commit_and_wait(self, offsets: list[TopicPartition], what: str) -> None:
-        """Commit in a thread of its own: while its broker hangs, the client tries again for ever and can't be stopped."""
-        answers: SimpleQueue[list[TopicPartition] | KafkaException] = SimpleQueue()
+    def _commit_and_wait(self, positions: Mapping[int, Committed], offsets: list[TopicPartition], what: str) -> None:
+        """Commit, and read back what is committed: the broker answers a connection's requests in order, so the first answer tells.
 
-        def commit() -> None:
-            try:
-                answers.put(self._consumer.commit(offsets=offsets, asynchronous=False))
-            except KafkaException as failed:
-                answers.put(failed)
-
-        self._committing = Thread(target=commit, name="commit", daemon=True)
-        self._committing.start()
-        try:
-            answer = answers.get(timeout=self._timeout_s)
-        except Empty:
-            message = f"{what}: no answer within {self._timeout_s} s"
-            raise Unavailable(message) from None
-        if isinstance(answer, KafkaException):
-            raise answer
-        for one in answer:
-            if one.error is not None:
-                raise explain(one.error, what)
+        The client's own way to wait can't be bounded while its broker hangs; called in another thread, it returns only after the callback
+        in which partitions are given up, when it is too late.
+        """
+        self._consumer.commit(offsets=offsets, asynchronous=True)
+        deadline = time.monotonic() + min(self._timeout_s, COMMIT_S_MAX)
+        while True:
+            found = self._committed(list(positions), max(deadline - time.monotonic(), 0.001))
+            if found.items() >= positions.items():
+                return
+            if time.monotonic() + POLL_S >= deadline:
+                message = f"{what}: they are not what was to be committed"
+                raise Unavailable(message)
+            time.sleep(POLL_S)
 
     def _take(self, records_max: int, wait_s: float, gather_s: float) -> list[Message]:
         try:
