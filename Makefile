@@ -4,13 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
-TESTS := tests/unit tests/properties tests/contract tests/simulation tests/integration
+TESTS := tests/unit tests/properties tests/contract tests/simulation tests/chaos tests/integration
 # A test under pytest-xdist runs in one of two processes; those that need servers all run in the same one, so that one Kafka runs.
 PARALLEL := -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-retail test test-long tests bench lint format coverage fuzz requirements clean
+.PHONY: help demo demo-retail test test-long tests chaos bench lint format coverage fuzz requirements clean
 
 help:  ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ test-long: $(VENV)/.dev  ## the tests that take minutes
 coverage: $(VENV)/.dev  ## every branch of streamer/core, counted uncompiled
 	NUMBA_DISABLE_JIT=1 HYPOTHESIS_PROFILE=uncompiled $(PYTEST) -n 2 -m "uncompiled and not long and not compiled" \
 	  --cov --cov-branch --cov-report term-missing:skip-covered --cov-fail-under 100 tests/unit tests/properties
+
+# `make chaos CHAOS="--seeds 7"` runs one seed; `--help` tells what else there is. A seed takes four minutes.
+chaos: $(VENV)/.dev  ## workers on real servers, killed, frozen and robbed of Redis: the whole campaign
+	$(BIN)/python -m tests.chaos $(CHAOS)
 
 # Any options of libFuzzer: `make fuzz FUZZ=-max_total_time=60`. What it finds is in .fuzz; docs/dead-letters.md says how to keep it.
 fuzz: $(VENV)/.fuzz  ## hostile records, led by the coverage of the uncompiled decoder, for ten minutes

@@ -44,11 +44,14 @@ HAPPENING_S = 3.0  # what one takes, as long as nothing is known of it
 FIRE_S = 6.0  # how long a planned call is waited for
 HEED_S = 0.2  # how long a process may take to read that a plan is taken back
 READY_S = 60.0
+FIRST_READY_S = 300.0  # where nothing is compiled yet
 REST_S = 150.0
 CALM_S = 7.0  # longer than an idle worker takes to notice a loss
 GHOST_S = 15.0  # how long one whose name was taken may go on
 STOP_S = 40.0
 STARTS_MAX = 400
+SESSION_TIMEOUT = "STREAMER_KAFKA__CONSUMER__SESSION.TIMEOUT.MS"  # the broker's to say, in the new group protocol
+SEEN, SUBSCRIBER_LOG = "seen.jsonl", "subscriber.log"
 # Statuses with which a service manager starts a worker again: a server is away, the client can't go on, ownership is lost.
 AGAIN = (69, 71, 75)
 NAME_TAKEN = (78, "group.instance.id")  # what is wrong with the configuration is that another process has the same name
@@ -78,7 +81,32 @@ class ChaosJob(Job):
     @property
     def environment(self) -> dict[str, str]:
         """What a worker is configured with."""
-        return {name: value for name, value in super().environment.items() if name != "STREAMER_KAFKA__CONSUMER__SESSION.TIMEOUT.MS"}
+        return {name: value for name, value in super().environment.items() if name != SESSION_TIMEOUT or name in self.settings}
+
+
+def subscribe(job: Job) -> subprocess.Popen[str]:
+    """Start the independent subscriber; what it sees goes into the job's directory."""
+    schema = job.directory / "segment_change.avsc"
+    schema.write_text(schemas.text("segment_change", schemas.latest("segment_change")), encoding="utf-8")
+    script, seen = Path(__file__).with_name("subscriber.py"), job.directory / SEEN
+    seen.touch()
+    with (job.directory / SUBSCRIBER_LOG).open("w") as log:
+        command = [sys.executable, "-I", str(script), job.bootstrap, job.config.topics.changes, str(schema), str(seen)]
+        return subprocess.Popen(command, stderr=log, text=True)
+
+
+def end(subscriber: subprocess.Popen[str], directory: Path) -> Path:
+    """Let the subscriber read its topic to the end; returns the file with what it saw.
+
+    Raises:
+        Violated: it failed, as it does where a record is not what the schema says.
+
+    """
+    subscriber.terminate()
+    if subscriber.wait(STOP_S):
+        message = f"the subscriber failed: {(directory / SUBSCRIBER_LOG).read_text()[-1000:]}"
+        raise Violated(message)
+    return directory / SEEN
 
 
 @dataclass(eq=False)
@@ -185,18 +213,18 @@ class Run:
             )
             self.job.create()
             self._prepare_events()
-            subscriber = self._subscriber()
+            subscriber = subscribe(self.job)
             try:
                 self.slots = [self._start(f"w{i}") for i in range(WORKERS)]
-                self._until("every worker works", lambda: all(slot.working for slot in self.slots), READY_S)
+                self._until("every worker works", lambda: all(slot.working for slot in self.slots), FIRST_READY_S)
                 for happening in self.script.happenings:
                     self._pause(happening.pause_s)
                     getattr(self, f"_{happening.what}")(happening)
                     self.befallen[happening.what] += 1
                     self._done += 1
                 self._rest()
-                self._stop(subscriber)
-                verdict = judge(self._direct(), self.directory / "seen.jsonl")
+                self._stop()
+                verdict = judge(self._direct(), end(subscriber, self.directory))
             except BaseException:
                 self._show_threads()
                 raise
@@ -261,17 +289,6 @@ class Run:
         self._producer.poll(0)
 
     # Processes
-
-    def _subscriber(self) -> subprocess.Popen[str]:
-        schema = self.directory / "segment_change.avsc"
-        schema.write_text(schemas.text("segment_change", schemas.latest("segment_change")), encoding="utf-8")
-        script = Path(__file__).with_name("subscriber.py")
-        topic, seen = self.job.config.topics.changes, self.directory / "seen.jsonl"
-        seen.touch()
-        with (self.directory / "subscriber.err").open("w") as log:
-            return subprocess.Popen(
-                [sys.executable, "-I", str(script), self.job.bootstrap, topic, str(schema), str(seen)], stderr=log, text=True
-            )
 
     def _start(self, name: str) -> Slot:
         self.starts += 1
@@ -440,8 +457,8 @@ class Run:
 
             self._until("everything is at rest", calm, REST_S)
 
-    def _stop(self, subscriber: subprocess.Popen[str]) -> None:
-        """Stop everybody cleanly; the subscriber last, at the end of its topic."""
+    def _stop(self) -> None:
+        """Stop everybody cleanly."""
         for slot in self.slots:
             slot.process.terminate()
         for slot in self.slots:
@@ -449,10 +466,6 @@ class Run:
             if status:
                 message = f"{slot.name} was told to stop and ended with status {status}"
                 raise Violated(message)
-        subscriber.terminate()
-        if subscriber.wait(STOP_S):
-            message = f"the subscriber failed: {(self.directory / 'subscriber.err').read_text()[-1000:]}"
-            raise Violated(message)
 
     def _told(self) -> Counter[str]:
         """Count what the logs tell of."""

@@ -36,23 +36,31 @@ class Cluster:
         self._count = 0
         self.proxy: Proxy | None = None
 
-    def __enter__(self) -> Self:
+    def start(self) -> Self:
         """Start everything."""
         try:
             self.kafka.start()
             self.redis.start()
             self.proxy = Proxy(self.redis.port).start()
         except BaseException:
-            self.__exit__()
+            self.close()
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         """End everything."""
         if self.proxy is not None:
             self.proxy.close()
         self.redis.close()
         self.kafka.close()
+
+    def __enter__(self) -> Self:
+        """Start everything."""
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        """End everything."""
+        self.close()
 
     @property
     def redis_url(self) -> str:

@@ -48,7 +48,7 @@ def judge(job: Job, seen_file: Path) -> Verdict:
 
     """
     seen = [json.loads(line) for line in seen_file.read_text(encoding="utf-8").splitlines()]
-    _once_and_in_order(seen)
+    once_and_in_order(seen)
     config = job.config
     declaration = load_declaration(config.features.declaration)
     store, reader = wiring.state_store(config), wiring.topic_reader(config)
@@ -82,7 +82,7 @@ def judge(job: Job, seen_file: Path) -> Verdict:
     return verdict
 
 
-def _once_and_in_order(seen: list[dict[str, Any]]) -> None:
+def once_and_in_order(seen: list[dict[str, Any]]) -> None:
     """Hold what the subscriber saw to what it can know itself: offsets, keys, change ids and versions."""
     ids = [one["change_id"] for one in seen]
     if len(set(ids)) != len(ids):
