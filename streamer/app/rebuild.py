@@ -99,12 +99,17 @@ class Settlement:
             segment = NO_SEGMENT if change["status"] == EXITED else _code(change["segment_id"])
             self.told[customer] = Told(change["version"], segment, change["occurred_at"])
 
-    def agree(self, store: StateStore, plan: Plan, data: PartitionData, numbers: list[int]) -> Agreed:
-        """Compare every profile with what was told; `numbers` are those of the adopted version's segments. Raises `Unavailable`."""
+    def agree(self, store: StateStore, commit_id: str, plan: Plan, data: PartitionData, numbers: list[int]) -> Agreed:
+        """Compare every profile, as of a commit, with what was told; `numbers` are those of the adopted version's segments.
+
+        Raises:
+            Unavailable: Redis does not answer, or is not at that commit any more.
+
+        """
         votes = _Votes(data, numbers)
         changed: list[Packed] = []
         taught = taken_back = known = 0
-        for met in walk(store, self.partition, plan):
+        for met in walk(store, self.partition, plan, commit_id=commit_id):
             rows = []
             for u, told in self._differing(met):
                 if told.version > met.work.head[u, VERSION]:

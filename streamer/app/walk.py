@@ -32,13 +32,13 @@ class Met(NamedTuple):
     work: Work
 
 
-def walk(store: StateStore, partition: int, plan: Plan, records: int = SCAN_RECORDS) -> Iterator[Met]:
-    """Walk a partition's profiles, about `records` at a time."""
+def walk(store: StateStore, partition: int, plan: Plan, records: int = SCAN_RECORDS, commit_id: str | None = None) -> Iterator[Met]:
+    """Walk a partition's profiles, about `records` at a time; with `commit_id`, as of that commit or not at all."""
     seen: set[bytes] = set()
     cursor, begun = 0, False
     while cursor or not begun:
         begun = True
-        cursor, packed = store.scan(partition, cursor, records)
+        cursor, packed = store.scan(partition, cursor, records, commit_id)
         whole = packed.ids.tobytes()
         ids = [whole[begin:end] for begin, end in pairwise(packed.id_bounds.tolist())]
         fresh = np.zeros(len(ids), np.bool_)

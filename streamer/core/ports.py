@@ -145,8 +145,12 @@ class StateStore(Protocol):
     def owners(self, partitions: Sequence[int]) -> list[str]:
         """Read each partition's owner token, and nothing else."""
 
-    def load(self, partitions: Sequence[int], ids: Sequence[tuple[U8, I64]]) -> list[Packed]:
-        """Read the profiles of each partition's customers: `ids` gives (joined ids, bounds) for each."""
+    def load(self, partitions: Sequence[int], ids: Sequence[tuple[U8, I64]], commit_ids: Sequence[str] | None = None) -> list[Packed]:
+        """Read the profiles of each partition's customers: `ids` gives (joined ids, bounds) for each.
+
+        With `commit_ids`, raises `Unavailable` where a partition is not at its commit as it is read: a state that is lost for a moment,
+        and is back when what was made of it is committed, would be seen by no guard.
+        """
 
     def commit(self, commits: Sequence[Commit]) -> list[Outcome]:
         """Apply each commit if its owner and expected commit id are the stored ones, else write nothing of it.
@@ -155,8 +159,11 @@ class StateStore(Protocol):
         (at most one of the two is applied), or claim with a new token (a late one is then refused).
         """
 
-    def scan(self, partition: int, cursor: int, count: int) -> tuple[int, Packed]:
-        """Walk about `count` of the partition's profiles; the walk ends when the cursor returned is 0. A profile may come twice."""
+    def scan(self, partition: int, cursor: int, count: int, commit_id: str | None = None) -> tuple[int, Packed]:
+        """Walk about `count` of the partition's profiles; the walk ends when the cursor returned is 0. A profile may come twice.
+
+        With `commit_id`, raises `Unavailable` as `load` does.
+        """
 
     def count(self, partitions: Sequence[int]) -> list[int]:
         """Count each partition's customers."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from streamer.adapters.redis_state import RedisSettings, RedisStateStore
+from streamer.core.errors import Unavailable
 from streamer.core.ports import Commit, Outcome, Packed, PartitionState
 from tests.fakes.state_store import FakeRedis, FakeStateStore, cut, joined_with_bounds
 
@@ -214,6 +215,20 @@ def test_ten_thousand_customers_go_in_one_commit(store: StateStore, size: int) -
     half = {customer: b"" if i % 2 else b"new" for i, customer in enumerate(profiles)}
     assert [Outcome.APPLIED] == store.commit([step(half, "c2", "c1")])
     assert {customer: b"new" for customer in ids if half[customer]} == everything(store, count=1_000)
+
+
+def test_profiles_are_read_as_of_a_commit_or_not_at_all(store: StateStore) -> None:
+    store.claim(0, "w1")
+    store.commit([step({b"a": b"A"})])
+    asked = [joined_with_bounds([b"a"])]
+    assert [b"A"] == cut(store.load([0], asked, ["c1"])[0].values, store.load([0], asked, ["c1"])[0].bounds)
+    assert 0 == store.scan(0, 0, 10, "c1")[0]
+    for commit_id in ("c0", "", "c2"):
+        with pytest.raises(Unavailable, match="not at commit"):
+            store.load([0], asked, [commit_id])
+        with pytest.raises(Unavailable, match="not at commit"):
+            store.scan(0, 0, 10, commit_id)
+    assert [b""] == cut(store.load([1], asked, [""])[0].values, store.load([1], asked, [""])[0].bounds)
 
 
 def test_a_scan_sees_all_that_was_there_throughout(store: StateStore) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from streamer.core.errors import Unavailable
 from streamer.core.ports import Outcome, Packed, PartitionState
 
 if TYPE_CHECKING:
@@ -94,12 +95,20 @@ class FakeStateStore:
     def owners(self, partitions: Sequence[int]) -> list[str]:
         return [self._partition(partition).owner for partition in partitions]
 
-    def load(self, partitions: Sequence[int], ids: Sequence[tuple[U8, I64]]) -> list[Packed]:
+    def load(self, partitions: Sequence[int], ids: Sequence[tuple[U8, I64]], commit_ids: Sequence[str] | None = None) -> list[Packed]:
+        for partition, (_, bounds), commit_id in zip(partitions, ids, commit_ids or (), strict=commit_ids is not None):
+            if len(bounds) > 1:
+                self._must_be(partition, commit_id)
         found = []
         for partition, (joined, bounds) in zip(partitions, ids, strict=True):
             profiles = self._partition(partition).profiles
             found.append(Packed(joined, bounds, *joined_with_bounds([profiles.get(customer, b"") for customer in cut(joined, bounds)])))
         return found
+
+    def _must_be(self, partition: int, commit_id: str) -> None:
+        if self._partition(partition).commit_id != commit_id:
+            message = f"the fake Redis is not at commit {commit_id} of partition {partition} any more"
+            raise Unavailable(message)
 
     def commit(self, commits: Sequence[Commit]) -> list[Outcome]:
         for commit in commits:
@@ -127,8 +136,10 @@ class FakeStateStore:
         self._namespace.announced.update(commit.announce)
         return Outcome.APPLIED
 
-    def scan(self, partition: int, cursor: int, count: int) -> tuple[int, Packed]:
+    def scan(self, partition: int, cursor: int, count: int, commit_id: str | None = None) -> tuple[int, Packed]:
         """Walk in the order of a hash, so that what comes and goes between two steps hides nothing, as in Redis."""
+        if commit_id is not None:
+            self._must_be(partition, commit_id)
         profiles = self._partition(partition).profiles
         hashed = ((zlib.crc32(customer, self.server.hashing), customer) for customer in profiles)
         order = sorted(one for one in hashed if one[0] >= cursor)

@@ -21,7 +21,7 @@ from tests.fakes.state_store import FakeStateStore
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from streamer.core.ports import PartitionState
+    from streamer.core.ports import Packed, PartitionState
     from tests.fakes.state_store import FakePartition
 
 ROBBED = {f"the model's {name} is not what the profiles say" for name in ("count", "total", "square", "members")}
@@ -166,8 +166,8 @@ def test_a_partition_that_changes_meanwhile_is_read_again_a_few_times(job: Job, 
 class TwiceOver(FakeStateStore):
     """Gives each profile twice, as a walk may."""
 
-    def scan(self, partition: int, cursor: int, count: int):  # type: ignore[no-untyped-def]  # noqa: ANN201
-        return (0 if cursor else 1), super().scan(partition, 0, count)[1]
+    def scan(self, partition: int, cursor: int, count: int, commit_id: str | None = None) -> tuple[int, Packed]:
+        return (0 if cursor else 1), super().scan(partition, 0, count, commit_id)[1]
 
 
 def test_a_customer_whom_the_walk_meets_twice_counts_once(job: Job) -> None:

@@ -92,8 +92,8 @@ def test_no_more_than_the_sample_is_read(job: Job) -> None:
 class TwiceOver(FakeStateStore):
     """Gives each profile twice, as a walk may."""
 
-    def scan(self, partition: int, cursor: int, count: int) -> tuple[int, Packed]:
-        return (0 if cursor else 1), super().scan(partition, 0, count)[1]
+    def scan(self, partition: int, cursor: int, count: int, commit_id: str | None = None) -> tuple[int, Packed]:
+        return (0 if cursor else 1), super().scan(partition, 0, count, commit_id)[1]
 
 
 def test_a_customer_whom_the_walk_meets_twice_counts_once(job: Job) -> None:

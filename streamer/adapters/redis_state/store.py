@@ -37,7 +37,7 @@ import redis
 
 from streamer.adapters.redis_state import wire
 from streamer.adapters.redis_state.link import CLIENT_ERRORS, Link, Request, code_of, explain
-from streamer.core.errors import Misconfigured
+from streamer.core.errors import Misconfigured, Unavailable
 from streamer.core.ports import Outcome, Packed, PartitionState
 
 if TYPE_CHECKING:
@@ -117,14 +117,18 @@ class RedisStateStore:
         keys = [self._key(partition, "meta") for partition in partitions]
         return [(reply or b"").decode() for reply in self._read([(key, (b"HGET", key, b"owner")) for key in keys])]
 
-    def load(self, partitions: Sequence[int], ids: Sequence[tuple[U8, I64]]) -> list[Packed]:
+    def load(self, partitions: Sequence[int], ids: Sequence[tuple[U8, I64]], commit_ids: Sequence[str] | None = None) -> list[Packed]:
         """Read the profiles of each partition's customers, in order; an absent one is empty."""
         asked = [i for i, (_, bounds) in enumerate(ids) if len(bounds) > 1]
         keys = {i: self._key(partitions[i], "profiles") for i in asked}
-        replies = self._link.ask([Request(keys[i], [wire.hmget(keys[i], *ids[i])], 1) for i in asked], reads_only=True)
+        parts: dict[int, list[bytes | memoryview]] = {i: [wire.hmget(keys[i], *ids[i]), self._ask_commit_id(partitions[i])] for i in asked}
+        replies = self._link.ask([Request(keys[i], parts[i], 2) for i in asked], reads_only=True)
         found = [wire.packed(*one, []) if len(one[1]) == 1 else None for one in ids]
         for i, reply in zip(asked, replies, strict=True):
-            found[i] = wire.packed(*ids[i], self._link.checked(reply)[0])
+            values, commit_id = self._link.checked(reply)
+            if commit_ids is not None:
+                _must_be(partitions[i], commit_id, commit_ids[i])
+            found[i] = wire.packed(*ids[i], values)
         return [one for one in found if one is not None]
 
     def commit(self, commits: Sequence[Commit]) -> list[Outcome]:
@@ -144,10 +148,14 @@ class RedisStateStore:
                 replies[i] = reply
         return [_OUTCOMES[code] for code in self._link.checked(replies)]
 
-    def scan(self, partition: int, cursor: int, count: int) -> tuple[int, Packed]:
+    def scan(self, partition: int, cursor: int, count: int, commit_id: str | None = None) -> tuple[int, Packed]:
         """Walk about `count` of the partition's profiles; the walk ends when the cursor returned is 0."""
         key = self._key(partition, "profiles")
-        [[following, pairs]] = self._read([(key, (b"HSCAN", key, b"%d" % cursor, b"COUNT", b"%d" % count))])
+        parts = [wire.request(b"HSCAN", key, b"%d" % cursor, b"COUNT", b"%d" % count) + self._ask_commit_id(partition)]
+        [replies] = self._link.ask([Request(key, parts, 2)], reads_only=True)
+        [following, pairs], found = self._link.checked(replies)
+        if commit_id is not None:
+            _must_be(partition, found, commit_id)
         return int(following), wire.packed_pairs(pairs)
 
     def count(self, partitions: Sequence[int]) -> list[int]:
@@ -184,6 +192,10 @@ class RedisStateStore:
     @property
     def _announced(self) -> bytes:
         return self._key(0, "announced")
+
+    def _ask_commit_id(self, partition: int) -> bytes:
+        """Ask for the commit that profiles are of, in the same breath: whatever takes them away also cuts the connection or takes this."""
+        return wire.request(b"HGET", self._key(partition, "meta"), b"commit_id")
 
     def _key(self, partition: int, part: str) -> bytes:
         return f"{self._prefix}{partition}}}:{part}".encode()
@@ -254,6 +266,12 @@ def judge(info: dict[str, Any], where: str, *, require_noeviction: bool = True) 
         what = f"is {policy}, which keeps our keys, as they never expire" if policy else "is not told"
         return [f"Redis at {where}: maxmemory-policy {what}; set it to noeviction to be sure"]
     return []
+
+
+def _must_be(partition: int, found: bytes | None, expected: str) -> None:
+    if (found or b"").decode() != expected:
+        message = f"Redis is not at commit {expected or 'none'} of partition {partition} any more, but at {(found or b'none').decode()}"
+        raise Unavailable(message)
 
 
 def _state(reply: Sequence[bytes | None]) -> PartitionState:
