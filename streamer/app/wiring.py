@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 from uuid import UUID
 
 import schemas
+from streamer.adapters import memory
 from streamer.adapters.avro import codec, wire
 from streamer.adapters.avro.writer_schemas import WriterSchemas
 from streamer.adapters.clustering import KMeansFitter
@@ -244,6 +245,7 @@ def worker(config: Config, recorder: Recorder | None = None, around: Around = _n
         journal_schema=ids[ENTRY],
         models_schema=ids[MODEL],
     )
+    memory.keep()
     with _seldom_collecting():
         yield Worker(settings, declaration, tools)
 

@@ -111,6 +111,8 @@ class Worker:
         if len(fetched):
             self._last_event_s = self._tools.clock.monotonic_s()
             self._through(fetched)
+            if len(fetched) < self._settings.records_max:  # no full batch waits: let nobody wait for the next
+                self._confirm()
         elif any(owned.sweeping for owned in self._owned.values()):
             self._commit_batch(None)
         else:
@@ -241,7 +243,7 @@ class Worker:
     def _slices(self, draining: int | None) -> dict[int, tuple[int, Packed]]:
         """Read the next slice of each sweep that is due: by partition, the cursor after it and the profiles."""
         return {
-            partition: self._tools.store.scan(partition, int(owned.data.cursor), self._settings.sweep_records)
+            partition: self._tools.store.scan(partition, int(owned.data.cursor), self._settings.sweep_records, owned.commit_id)
             for partition, owned in sorted(self._owned.items())
             if owned.sweeping or (partition == draining and not owned.data.swept)
         }
@@ -294,7 +296,7 @@ class Worker:
 
     def _load(self, partitions: Sequence[int], ids: Sequence[tuple[U8, I64]]) -> list[Packed]:
         with self._tools.recorder.stage("load"):
-            return self._tools.store.load(partitions, ids)
+            return self._tools.store.load(partitions, ids, [self._owned[partition].commit_id for partition in partitions])
 
     # Commits
 
@@ -375,7 +377,7 @@ class Worker:
             owned.settlement.go_on(tools.reader, self._settings.publish_timeout_s)
             return
         numbers = [segment.number for segment in tools.shelf.get(owned.data.model).active] if owned.data.model else []
-        agreed = owned.settlement.agree(tools.store, tools.intake.plan, owned.data, numbers)
+        agreed = owned.settlement.agree(tools.store, owned.commit_id, tools.intake.plan, owned.data, numbers)
         body = pack_state(agreed.data), b"", agreed.profiles, NOTHING
         [outcome] = commit_all(
             tools.store, tools.clock, [Commit(owned.number, owned.token, owned.commit_id, until.commit_id, until.next_offset, *body)]

@@ -43,6 +43,7 @@ COMMIT_S_MAX = 10.0
 """How long to wait for a commit: the group waits with us where partitions are given up."""
 
 _DEFAULTS = {
+    "fetch.queue.backoff.ms": 10,  # the default of a second leaves a partition without records once its queue was full
     "fetch.wait.max.ms": 100,  # a resumed partition waits for the fetch that is under way
     "queued.max.messages.kbytes": 32_768,  # bounds the memory of what is prefetched
     "queued.min.messages": 20_000,
