@@ -73,6 +73,7 @@ class AtLeastOnce:
         self._timeout_s = timeout_s
         self._unacknowledged = False
         self._positions: dict[int, Committed] = {}
+        self._sent: dict[int, Committed] = {}  # on their way since partitions were last given up: a rebalance may overtake them
 
     @property
     def pending(self) -> bool:
@@ -98,18 +99,23 @@ class AtLeastOnce:
         self.ready()
         if self._positions:
             self._log.commit(self._positions)
+            self._sent |= self._positions
             self._positions = {}
         return frozenset()
 
     def handed_over(self) -> None:
-        """Commit the positions, and wait until they are."""
+        """Commit the latest positions, also those that are on their way, and wait until they are.
+
+        Nothing is kept of them, whatever comes of it: they may be another member's from now on.
+        """
         self.ready()
-        self._log.commit(self._positions, wait=True)
-        self._positions = {}
+        positions, self._positions, self._sent = self._sent | self._positions, {}, {}
+        self._log.commit(positions, wait=True)
 
     def give_up(self) -> None:
         """Forget positions; what is queued arrives all the same, and before the output is read."""
         self._positions.clear()
+        self._sent.clear()
         with suppress(Unavailable):
             self.ready()
         self._unacknowledged = False
@@ -117,6 +123,7 @@ class AtLeastOnce:
     def withdraw(self, partition: int) -> None:
         """Commit no position of it."""
         self._positions.pop(partition, None)
+        self._sent.pop(partition, None)
 
     def close(self) -> None:
         """End; waits for nothing."""
