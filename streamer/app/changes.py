@@ -7,14 +7,13 @@ same id, in whatever namespace or run.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from streamer.adapters.avro import wire
 from streamer.core import outbox
-from streamer.core.encoding import ID_BYTES, Place, Strings, Texts, encode_changes
+from streamer.core.encoding import ID_BYTES, Place, Strings, Texts, encode_changes, name_changes
 from streamer.core.fold import CAUSES
 from streamer.core.model import NEW
 from streamer.core.ports import OutRecord, Topic
@@ -87,13 +86,10 @@ class ChangeWriter:
             self._names = dict(names)
             self._texts = self._made()
         ids, bounds = customers.ids.tobytes(), customers.id_bounds.tolist()
-        slots, versions = changes.slot[:count].tolist(), changes.version[:count].tolist()
-        keys = [ids[bounds[slot] : bounds[slot + 1]] for slot in slots]
-        topic = self._origin.topic.encode()
-        identities = [
-            blake2b(b"%b\0%b\0%d" % (topic, key, version), digest_size=16).hexdigest() for key, version in zip(keys, versions, strict=True)
-        ]
-        joined = "".join(identities).encode()
+        slots = changes.slot[:count].tolist()
+        joined = name_changes(
+            self._origin.topic.encode(), customers.ids, customers.id_bounds, changes.slot[:count], changes.version[:count]
+        )
         written = {}
         for part, partition in enumerate(numbers):
             chosen = np.flatnonzero((changes.part[:count] == part) & wanted)
@@ -106,7 +102,13 @@ class ChangeWriter:
                 self._texts, changes, count, customers.ids, customers.id_bounds, joined, chosen, place, detected_at
             )
             records = [
-                OutRecord(Topic.CHANGES, partition, keys[c], packed[begin:end], (*headers, (CHANGE_ID, identities[c].encode())))
+                OutRecord(
+                    Topic.CHANGES,
+                    partition,
+                    ids[bounds[slots[c]] : bounds[slots[c] + 1]],
+                    packed[begin:end],
+                    (*headers, (CHANGE_ID, joined[ID_BYTES * c : ID_BYTES * (c + 1)])),
+                )
                 for c, (begin, end) in zip(chosen.tolist(), values, strict=True)
             ]
             written[partition] = Written(packed, records)

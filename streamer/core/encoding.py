@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from streamer.core.columns import I64, U8  # noqa: TC001  # the types of NamedTuples
+from streamer.core.columns import I32, I64, U8  # noqa: TC001  # the types of NamedTuples
 from streamer.core.compiled import compiled, kernel
 from streamer.core.fold import VOTE_ONE, Changes
+from streamer.core.hashing import xxh64
 from streamer.core.profile import FIRST_CODE, NEW_SEGMENT, NO_SEGMENT
 
 TOP_FEATURES = 3
@@ -214,6 +215,48 @@ def _encode(
         at = _bytes(data, at, headers, 0, len(headers))
         at = _bytes(data, at, change_ids, ID_BYTES * c, ID_BYTES * (c + 1))
     return data[:at], values
+
+
+@compiled
+def _name(topic: U8, ids: U8, id_bounds: I64, slots: I32, versions: I64) -> U8:
+    names = np.empty(len(slots) * ID_BYTES, np.uint8)
+    longest = 0
+    for c in range(len(slots)):
+        longest = max(longest, id_bounds[slots[c] + 1] - id_bounds[slots[c]])
+    whole = np.empty(len(topic) + longest + 11, np.uint8)
+    for c in range(len(slots)):
+        at = _bytes(whole, 1, topic, 0, len(topic))
+        whole[at] = 0
+        at = _bytes(whole, at + 1, ids, id_bounds[slots[c]], id_bounds[slots[c] + 1])
+        whole[at] = 0
+        at += 1
+        for b in range(8):
+            whole[at + b] = (versions[c] >> (8 * b)) & 0xFF
+        for half in range(2):
+            whole[0] = half
+            hashed = np.uint64(xxh64(whole, 0, at + 8))
+            for digit in range(16):
+                value = np.int64(hashed >> np.uint64(60 - 4 * digit)) & 15
+                names[c * ID_BYTES + half * 16 + digit] = value + (48 if value < 10 else 87)
+    return names
+
+
+def name_changes(topic: bytes, ids: U8, id_bounds: I64, slots: I32, versions: I64) -> bytes:
+    """Name changes: 32 hexadecimal digits each, joined.
+
+    They are two XXH64, of the bytes 0 and 1, each followed by the topic, a zero, the customer's id, a zero and the version in 8 bytes,
+    little-endian.
+
+    Args:
+        topic: The input topic's name.
+        ids: The customers' joined ids.
+        id_bounds: (u + 1,) their bounds.
+        slots: (c,) whose each change is.
+        versions: (c,) the customers' versions.
+
+    """
+    named: U8 = _name(np.frombuffer(topic, np.uint8), ids, id_bounds, slots, versions)
+    return named.tobytes()
 
 
 class Place(NamedTuple):
