@@ -1,4 +1,7 @@
-"""Laws of the worker, over fakes and seeds: whatever befalls workers and servers, events count once, and log and journal say the rest."""
+"""Laws of the worker, over fakes and seeds: whatever befalls workers and servers, events count once, and log and journal say the rest.
+
+`tests/simulation` goes further: there workers run at once, call by call, and thousands of seeds are tried.
+"""
 
 from __future__ import annotations
 
@@ -166,14 +169,3 @@ def test_whatever_befalls_workers_and_replies_every_event_counts_once_and_every_
 @settings(max_examples=40, derandomize=True)
 def test_a_redis_that_is_lost_at_any_time_is_rebuilt_to_what_log_and_journal_say(seed: int) -> None:
     assert_kept(*through_chaos(seed, wipes=True))
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("wipes", [False, True])
-def test_thousands_of_seeds_find_nothing(wipes: bool) -> None:
-    for seed in range(3000):
-        try:
-            assert_kept(*through_chaos(seed, wipes=wipes))
-        except Exception as error:
-            error.add_note(f"through_chaos({seed}, {wipes=})")
-            raise
