@@ -189,7 +189,8 @@ class Worker:
                 tools.publishing.withdraw(partition)  # what it left may be on its way already, and is sent again next time
                 self._waiting[partition] = (now + pause_s, min(2 * pause_s, BACKOFF_MAX_S))
             else:
-                self._waiting[partition] = (float("inf"), BACKOFF_FIRST_S)
+                if partition in self._owned:  # else its first commit was refused, and it is to be assigned anew after a while
+                    self._waiting[partition] = (float("inf"), BACKOFF_FIRST_S)
         if ready:
             self._last_event_s = now  # who has just been given partitions is not idle
             self._restack()
@@ -202,6 +203,8 @@ class Worker:
         self._owned[owned.number] = owned
         if owned.clears:
             self._commit_decision(owned, self._tools.clock.token(), owned.data, [], NOTHING)
+            if self._owned.get(owned.number) is not owned:
+                return
         self._tools.log.start(owned.number, owned.next_offset)
         self._tools.recorder.taken_over(rebuilding=owned.until is not None)
         log.info("partition %d: from offset %d, model %d, epoch %d", owned.number, owned.next_offset, owned.data.model, owned.data.epoch)

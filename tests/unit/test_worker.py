@@ -286,6 +286,34 @@ def test_an_assignment_that_fails_once_its_publication_is_on_its_way_does_not_pu
     assert_whole(job, events)
 
 
+class OvertakenOnce(Faults):
+    """Lets somebody else claim the partitions just before the first commit."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self.job, self.overtaken = job, False
+
+    def call(self, name: str, method: str, port: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if method == "commit" and name == "store" and not self.overtaken:
+            self.overtaken = True
+            self.job.store.claim(0, "somebody else, who does not know yet that it lost the partition")
+        return super().call(name, method, port, args, kwargs)
+
+
+def test_an_assignment_whose_first_commit_is_refused_is_run_anew() -> None:
+    """8a, in a rebuild from nothing, which begins with a commit that empties Redis."""
+    job, events = Job(partitions=1), shop(200, 30)
+    job.send(events[:100])
+    job.settle(job.worker("a"))
+    job.gone("a")
+    held = job.redis.namespaces[job.run, "shop"].partitions[0]
+    held.commit_id, held.previous_commit_id, held.next_offset = "another", "world", held.next_offset + 1
+    job.send(events[100:])
+    job.settle(job.worker("b", OvertakenOnce(job)))
+    assert len(job.told()) == len(job.changes())
+    assert_whole(job, events)
+
+
 def test_without_transactions_what_the_broker_did_not_acknowledge_is_published_again() -> None:
     job, events = small()
     job.settle(job.worker("a"))
