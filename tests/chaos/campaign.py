@@ -137,6 +137,14 @@ class Slot:
                 self.process.stdin.write(f"{line}\n")
                 self.process.stdin.flush()
 
+    def close(self) -> None:
+        """End the process, if it has not ended."""
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdin is not None:
+            with suppress(BrokenPipeError):
+                self.process.stdin.close()
+
     @property
     def stopped(self) -> bool:
         """Tell whether it is frozen."""
@@ -229,9 +237,10 @@ class Run:
                 self._show_threads()
                 raise
             finally:
-                for process in [subscriber, *(slot.process for slot in [*self.slots, *(ghost for ghost, _ in self.ghosts)])]:
-                    process.kill()
-                    process.wait()
+                for slot in [*self.slots, *(ghost for ghost, _ in self.ghosts)]:
+                    slot.close()
+                subscriber.kill()
+                subscriber.wait()
                 if self._producer is not None:
                     self._producer.purge()
         return Outcome(self.script, verdict, self.befallen, self.points, self._told(), time.monotonic() - self._begun_s)
@@ -341,6 +350,7 @@ class Run:
 
         """
         status = slot.process.wait()
+        slot.close()
         if status == -signal.SIGKILL:
             return
         with slot.log.open(encoding="utf-8", errors="replace") as log:
