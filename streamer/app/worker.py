@@ -120,7 +120,11 @@ class Worker:
         for owned in list(self._owned.values()):
             self._follow(owned)
             if owned.rebuilt and self._owned.get(owned.number) is owned:
-                self._settle(owned)
+                try:
+                    self._settle(owned)
+                except Unavailable as error:  # such as a transaction still open where it must read: the other partitions go on
+                    log.warning("partition %d: its rebuild can't end yet: %s", owned.number, error)
+                    self._again(owned.number)
         self._timers()
 
     def idle(self, for_s: float | None) -> bool:
