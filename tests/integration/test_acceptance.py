@@ -138,6 +138,7 @@ def shortfall(seed: int) -> float:
 
 
 @pytest.mark.compiled
+@pytest.mark.timeout(900)
 def test_segments_agree_with_the_personas_as_well_as_a_clustering_of_everything_at_once() -> None:
     assert shortfall(seed=1) <= ALLOWED
 

@@ -13,7 +13,7 @@ from tests.simulation.world import EVENTS, PARTITIONS, WORKERS, World
 pytestmark = pytest.mark.compiled  # whole jobs, over and over
 
 QUICK = 300
-LONG = int(os.environ.get("SIMULATION_SEEDS", "10000"))
+LONG = int(os.environ.get("SIMULATION_SEEDS", "4000"))
 PARTS = 20
 """Parts of the long run, so that two processes share them."""
 
