@@ -39,10 +39,106 @@ class Profile:
     faults_from: int = 50  # the turn before which nothing befalls
     arrival: tuple[Arrival, ...] = ("at once", "waited for", "held")
     arrives: float = 0.2  # the chance that a marker under way arrives in a turn
+    positions_first: bool = False  # whether the positions' markers arrive before those of records
     sends: float = 0.08  # the chance that events come in a turn
     records_max: tuple[int, ...] = (3, 10, 40)
     sweep_records: tuple[int, ...] = (1, 4, 50)
+    forth: bool = True  # whether a rollback may bring back what an earlier one undid
     rehashes: bool = False  # whether a Redis that comes back as it was earlier counts the cursors of its scans otherwise
 
 
 USUAL = Profile("usual")
+MARKERS = Profile(
+    "late markers",
+    befalls=(
+        ("rebalance", 4),
+        ("crash", 3),
+        ("dies", 2),
+        ("stall", 3),
+        ("lost_commit", 3),
+        ("joins", 1),
+        ("leaves", 1),
+        ("wipe", 2),
+        ("rollback", 2),
+        ("loses_writes", 4),
+    ),
+    faults=(8, 16),
+    arrival=("held",),
+    arrives=0.02,
+    forth=False,
+)
+ZOMBIES = Profile(
+    "zombies",
+    befalls=(("stall", 8), ("rebalance", 4), ("rollback", 4), ("loses_writes", 4), ("joins", 1), ("leaves", 1)),
+    faults=(10, 18),
+    sends=0.12,
+    records_max=(3, 10),
+    forth=False,
+)
+LOSSES = Profile(
+    "lost writes",
+    befalls=(("rollback", 4), ("loses_writes", 6), ("wipe", 2), ("crash", 6), ("dies", 3), ("lost_commit", 2), ("rebalance", 1)),
+    faults=(10, 18),
+    records_max=(3, 10),
+    sweep_records=(1, 4),
+    forth=False,
+)
+REPLIES = Profile(
+    "lost replies",
+    befalls=(("lost_commit", 8), ("lost_reply", 4), ("rebalance", 2), ("joins", 1), ("leaves", 1), ("broker_away", 1)),
+    faults=(10, 18),
+)
+FROZEN = Profile(
+    "frozen",
+    befalls=(("frozen", 10), ("rebalance", 2), ("loses_writes", 2), ("crash", 1)),
+    faults=(12, 20),
+    sends=0.12,
+    records_max=(1, 3, 10),
+    sweep_records=(1, 4),
+    forth=False,
+)
+REBUILDS = Profile(
+    "cut-off rebuilds",
+    befalls=(("loses_writes", 6), ("rollback", 3), ("wipe", 1), ("dies_rebuilding", 14)),
+    faults=(20, 36),
+    faults_from=300,  # a sweep is to be lost
+    sends=0.2,
+    records_max=(3, 10),
+    sweep_records=(1, 4),
+    forth=False,
+)
+POSITIONS_FIRST = Profile(
+    "positions first",
+    befalls=(("loses_writes", 10), ("rollback", 3), ("rebalance", 1), ("crash", 1)),
+    faults=(16, 28),
+    faults_from=300,
+    arrival=("held",),
+    arrives=0.4,
+    positions_first=True,
+    sends=0.2,
+    sweep_records=(1, 4),
+    forth=False,
+)
+STALLS = Profile(
+    "stalls",
+    befalls=(("stall", 8), ("rebalance", 4), ("joins", 1), ("leaves", 1)),
+    faults=(12, 20),
+    sends=0.12,
+    records_max=(3, 10),
+)
+QUIET = Profile(
+    "lost writes at the end",
+    befalls=(("rollback", 4), ("loses_writes", 4), ("wipe", 1)),
+    faults=(1, 3),
+    faults_from=850,
+    sends=0.2,
+)
+STARTS = Profile(
+    "failing assignments",
+    befalls=(("lost_start", 8), ("crash", 6), ("rebalance", 4), ("joins", 3), ("leaves", 1)),
+    faults=(16, 28),
+    sends=0.12,
+    records_max=(3, 10),
+)
+THERE_AND_BACK = Profile("there and back", befalls=(("rollback", 6), ("loses_writes", 2), ("rebalance", 1)), faults=(20, 36), sends=0.12)
+BIASED = (MARKERS, ZOMBIES, LOSSES, REPLIES, FROZEN, REBUILDS, POSITIONS_FIRST, STALLS, QUIET, STARTS, THERE_AND_BACK)

@@ -14,7 +14,7 @@ import copy
 import logging
 import random
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from greenlet import getcurrent, greenlet
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamer.app.worker import Worker
+    from tests.fakes.state_store import FakeNamespace
     from tests.simulation.profiles import Profile
 
 PARTITIONS = 4
@@ -45,6 +46,13 @@ STORE = ("claim", "read", "owners", "load", "commit", "scan", "count", "announce
 
 class Stopped(BaseException):
     """A process is told to end with the schedule."""
+
+
+class Snapshot(NamedTuple):
+    """All that Redis held at a turn."""
+
+    turn: int
+    namespaces: dict[tuple[str, str], FakeNamespace]
 
 
 @dataclass(eq=False)
@@ -88,11 +96,13 @@ class World:
     job: Job = field(init=False)
     processes: list[Process] = field(default_factory=list)
     expelled: list[tuple[float, str]] = field(default_factory=list)
-    snapshots: list[Any] = field(default_factory=list)
+    returns: list[tuple[float, Snapshot]] = field(default_factory=list)  # when Redis comes back as it was
+    snapshots: list[Snapshot] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     befallen: list[str] = field(default_factory=list)
     resting: bool = False
     made: int = 0
+    turn: int = 0
     redis_back: float = 0.0
     broker_back: float = 0.0
 
@@ -175,6 +185,7 @@ class World:
         due = sorted(rng.randrange(profile.faults_from, TURNS) for _ in range(count))
         sent = 0
         for turn in range(TURNS):
+            self.turn = turn
             while due and due[0] <= turn:
                 due.pop(0)
                 self._befall()
@@ -183,11 +194,14 @@ class World:
                 self._send(self.events[sent : sent + size])
                 sent += size
             if turn % 40 == 0 and len(self.snapshots) < SNAPSHOTS_MAX:
-                self.snapshots.append(copy.deepcopy(self.job.redis.namespaces))
+                self.snapshots.append(self._snapshot(turn))
             elif turn % 40 == 20 and self.snapshots:
-                self.snapshots[rng.randrange(len(self.snapshots))] = copy.deepcopy(self.job.redis.namespaces)
+                self.snapshots[rng.randrange(len(self.snapshots))] = self._snapshot(turn)
             self._turn()
         self._send(self.events[sent:])
+
+    def _snapshot(self, turn: int) -> Snapshot:
+        return Snapshot(turn, copy.deepcopy(self.job.redis.namespaces))
 
     def _send(self, events: list[dict[str, Any]]) -> None:
         """Put events into the log, now and then one twice and one that is nonsense."""
@@ -213,6 +227,7 @@ class World:
             if at <= now:
                 self.expelled.remove((at, name))
                 self.job.gone(name)
+        self._thaw()
         for process in [one for one in self.processes if one.dead]:
             if rng.random() < 0.02 and all(name != process.name for _, name in self.expelled):
                 self.processes.remove(process)
@@ -225,7 +240,15 @@ class World:
             process.faults.down = {f"store.{method}" for method in STORE} if now < self.redis_back else set()
         under_way = self.job.broker.under_way()
         if under_way and rng.random() < self.profile.arrives:
-            self.job.broker.arrive(rng.choice(under_way))
+            first = [marker for marker in under_way if marker.partition < 0] if self.profile.positions_first else []
+            self.job.broker.arrive(rng.choice(first or under_way))
+
+    def _thaw(self) -> None:
+        """Let Redis be what it was when somebody was cut off with it."""
+        for at, held in [one for one in self.returns if one[0] <= self.now]:
+            self.returns.remove((at, held))
+            self.job.redis.namespaces = copy.deepcopy(held.namespaces)
+            self._forget_later_than(held)
 
     def _befall(self) -> None:
         """Draw what befalls whom."""
@@ -257,6 +280,10 @@ class World:
         process.faults.plan[call] = Fault(Unavailable, self.rng.choice(["before", "midway", "after"]))
         return f"{process.name}, {call}"
 
+    def _lost_start(self, process: Process) -> str:
+        process.faults.plan["log.start"] = Fault(Unavailable, self.rng.choice(["before", "after"]))
+        return f"{process.name}, its next start of a partition"
+
     def _stall(self, process: Process) -> str:
         process.stalled_until = self.now + SESSION_S * self.rng.uniform(1.0, 3.5)
         self.expelled.append((self.now + SESSION_S * self.rng.random(), process.name))
@@ -282,7 +309,9 @@ class World:
 
     def _rollback(self, _: Process) -> str:
         if self.snapshots:
-            self.job.redis.namespaces = copy.deepcopy(self.rng.choice(self.snapshots))
+            chosen = self.rng.choice(self.snapshots)
+            self.job.redis.namespaces = copy.deepcopy(chosen.namespaces)
+            self._forget_later_than(chosen)
             self._rehash()
         return "Redis is an earlier one"
 
@@ -290,7 +319,8 @@ class World:
         """One partition is as it was a little ago, as of a cluster's node that failed over."""
         if not self.snapshots or not self.job.redis.namespaces:
             return "nothing"
-        earlier = copy.deepcopy(self.snapshots[-1])
+        earlier = copy.deepcopy(self.snapshots[-1].namespaces)
+        self._forget_later_than(self.snapshots[-1])
         partition = self.rng.randrange(PARTITIONS)
         for name, namespace in earlier.items():
             here = self.job.redis.namespaces.get(name)
@@ -301,9 +331,27 @@ class World:
         self._rehash()
         return f"partition {partition}"
 
+    def _forget_later_than(self, snapshot: Snapshot) -> None:
+        """Let what is undone never come back, unless the profile has it so."""
+        if not self.profile.forth:
+            self.snapshots = [one for one in self.snapshots if one.turn <= snapshot.turn]
+
     def _rehash(self) -> None:
         """Let the server that comes back count cursors otherwise, as each does that starts."""
         self.job.redis.hashing += self.profile.rehashes
+
+    def _frozen(self, process: Process) -> str:
+        """It is stalled, and wakes up to the Redis that it knew: as where both were cut off, and that side of Redis is kept."""
+        held = Snapshot(self.turn, copy.deepcopy(self.job.redis.namespaces))
+        self.job.gone(process.name)
+        process.stalled_until = self.now + SESSION_S * self.rng.uniform(0.3, 1.5)
+        self.returns.append((process.stalled_until, held))
+        return f"{process.name} and a copy of Redis until {process.stalled_until:.2f}"
+
+    def _dies_rebuilding(self, process: Process) -> str:
+        """One that is rebuilding dies soon."""
+        rebuilding = [one for one in self.processes if not one.dead and any(owned.until for owned in one.worker.owned.values())]
+        return self._crash(self.rng.choice(rebuilding)) if rebuilding else f"nobody, not even {process.name}"
 
     def _redis_away(self, _: Process) -> str:
         self.redis_back = self.now + self.rng.uniform(0.2, 3.0)

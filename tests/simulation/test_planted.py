@@ -1,0 +1,49 @@
+"""Every planted bug is found, and the code without one passes the very schedules that find them."""
+
+from __future__ import annotations
+
+import os
+from statistics import median
+
+import pytest
+
+from tests.simulation.planted import BUGS
+from tests.simulation.planting import SEEDS_MAX, Bug, find, run
+from tests.simulation.profiles import BIASED, Profile
+
+pytestmark = pytest.mark.compiled  # whole jobs, over and over
+
+NAMES = [bug.name for bug in BUGS]
+QUICK_SEEDS_MAX = 600
+"""From the seed that a bug names, which finds it unless schedules have changed; then one of these does."""
+FIRSTS = (0, 20_000, 40_000, 60_000, 80_000)
+CONTROL = int(os.environ.get("SIMULATION_CONTROL_SEEDS", "400"))
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=NAMES)
+def test_a_planted_bug_is_found(bug: Bug) -> None:
+    assert find(bug, bug.seed, QUICK_SEEDS_MAX) is not None, f"{bug.rule}: left out, and {QUICK_SEEDS_MAX} schedules do not see it"
+
+
+@pytest.mark.parametrize("profile", BIASED, ids=lambda profile: profile.name)
+def test_without_a_bug_a_biased_schedule_comes_to_what_it_must(profile: Profile) -> None:
+    for seed in range(30):
+        run(seed, profile)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("profile", BIASED, ids=lambda profile: profile.name)
+def test_without_a_bug_hundreds_of_biased_schedules_come_to_what_they_must(profile: Profile) -> None:
+    for seed in range(CONTROL):
+        run(seed, profile)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("bug", BUGS, ids=NAMES)
+def test_how_many_schedules_a_planted_bug_takes(bug: Bug, capsys: pytest.CaptureFixture[str]) -> None:
+    """Print a row of the table in docs/guarantees.md."""
+    taken = [find(bug, first) for first in FIRSTS]
+    found = [one.seeds if one else SEEDS_MAX for one in taken]
+    with capsys.disabled():
+        print(f"\n| `{bug.name}` | {bug.rule} | {bug.profile.name} | {median(found):.0f} |")  # noqa: T201  # what it is for
+    assert all(taken)
