@@ -8,6 +8,7 @@ the very version that it had.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,21 +17,25 @@ import numpy as np
 from streamer.adapters.avro import codec, wire
 from streamer.app.batch import joined
 from streamer.app.changes import CHANGE
-from streamer.app.commits import NO_PROFILES, stamped
+from streamer.app.commits import NO_PROFILES, commit_all, stamped
 from streamer.app.walk import walk
-from streamer.core.partition import Learned
-from streamer.core.ports import Packed, Topic
+from streamer.core.partition import Learned, pack_state
+from streamer.core.ports import Commit, Outcome, Packed, Topic
 from streamer.core.profile import FIRST_CODE, HELD, MODEL, NEVER, NEW_SEGMENT, NO_SEGMENT, PRESENT, SEGMENT, SINCE, VERSION, pack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from streamer.app.assignment import Owned
+    from streamer.app.tools import Settings, Tools
     from streamer.app.walk import Met
     from streamer.core.columns import I64
     from streamer.core.partition import PartitionData
     from streamer.core.plan import Plan
     from streamer.core.ports import Committed, LogRecord, StateStore, TopicReader
     from streamer.core.profile import Work
+
+log = logging.getLogger(__name__)
 
 READ_RECORDS = 20_000
 SWEEP_BEGINS = "0"
@@ -132,6 +137,47 @@ class Settlement:
             told = self.told.get(customer, NOTHING_TOLD)
             if fresh and sort == PRESENT and (told.version, told.segment) != (version, segment):
                 yield u, told
+
+
+def settle(tools: Tools, settings: Settings, owned: Owned) -> Outcome | None:
+    """Go on with ending a rebuild that has come to C: read a part, or commit; None while it is not over.
+
+    Raises:
+        Unavailable: a server does not answer, a transaction is open where it reads, or Redis is not as the rebuild left it.
+
+    """
+    until = owned.until
+    if until is None:
+        return None
+    owned.settlement = owned.settlement or Settlement.begin(tools.reader, owned.number, until)
+    if not owned.settlement.read:
+        owned.settlement.go_on(tools.reader, settings.publish_timeout_s)
+        return None
+    numbers = [segment.number for segment in tools.shelf.get(owned.data.model).active] if owned.data.model else []
+    agreed = owned.settlement.agree(tools.store, owned.commit_id, tools.intake.plan, owned.data, numbers)
+    takes = Commit(
+        owned.number,
+        owned.token,
+        owned.commit_id,
+        until.commit_id,
+        until.next_offset,
+        pack_state(agreed.data),
+        outbox=b"",
+        profiles=agreed.profiles,
+        announce={},
+    )
+    [outcome] = commit_all(tools.store, tools.clock, [takes])
+    if outcome is Outcome.APPLIED:
+        log.info(
+            "partition %d: rebuilt up to offset %d; %d customers were told of more, %d of less than was found again, %d are unknown",
+            owned.number,
+            until.next_offset,
+            agreed.taught,
+            agreed.taken_back,
+            agreed.unknown,
+        )
+        owned.commit_id, owned.data, owned.until, owned.settlement = until.commit_id, agreed.data, None, None
+    return outcome
 
 
 class _Votes:

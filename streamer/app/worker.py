@@ -11,31 +11,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamer.app import journal
 from streamer.app.assignment import NO_LIMIT, take_over
 from streamer.app.batch import Parts, fold_batch
-from streamer.app.commits import BACKOFF_FIRST_S, BACKOFF_MAX_S, NO_PROFILES, NO_RECORDS, FoldedBatch, commit_all, decide, stamp
-from streamer.app.models import ANNOUNCED, encoded, record, stored_name
+from streamer.app.commits import BACKOFF_FIRST_S, BACKOFF_MAX_S, NO_RECORDS, FoldedBatch, commit_all, decide
+from streamer.app.decisions import Decisions
+from streamer.app.leading import Leader
 from streamer.app.publishing import Publication
-from streamer.app.rebuild import Settlement
+from streamer.app.rebuild import settle
 from streamer.app.recording import look_around
 from streamer.app.tools import Settings, Tools, Totals
-from streamer.core import outbox
 from streamer.core.columns import select
-from streamer.core.errors import Corrupt, LostOwnership, Unavailable
-from streamer.core.fold import FINER
-from streamer.core.partition import (
-    Announcement,
-    PartitionData,
-    adopt_epoch,
-    adopt_version,
-    next_centroids,
-    pack_state,
-    stack_judge,
-    stack_sums,
-    unpack_state,
-)
-from streamer.core.ports import Commit, Committed, Outcome, OutRecord, Packed
+from streamer.core.errors import LostOwnership, Unavailable
+from streamer.core.partition import stack_judge, stack_sums
+from streamer.core.ports import Committed, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -45,12 +33,11 @@ if TYPE_CHECKING:
     from streamer.core.columns import I64, U8, Bool, Fetched
     from streamer.core.declaration import Declaration
     from streamer.core.fold import Judge, Sums
-    from streamer.core.model import ModelVersion
+    from streamer.core.partition import PartitionData
+    from streamer.core.ports import Commit, OutRecord, Packed
 
 log = logging.getLogger(__name__)
 
-NOTHING: Mapping[str, bytes] = MappingProxyType({})
-NO_DATA = PartitionData("")
 UNCOUNTED: Mapping[int, Counted] = MappingProxyType({})
 
 
@@ -70,6 +57,8 @@ class Worker:
         self._order: tuple[int, ...] = ()
         self._last_event_s = tools.clock.monotonic_s()
         self._due = {"poll": 0.0, "fit": 0.0, "epoch": 0.0, "idle": 0.0, "look": 0.0}
+        self._decisions = Decisions(settings, tools, self)
+        self._leader = Leader(settings, tools, self._decisions)
         self.totals = Totals()
         tools.log.before_revoked(self._hand_over)
 
@@ -118,7 +107,7 @@ class Worker:
         else:
             self._confirm()
         for owned in list(self._owned.values()):
-            self._follow(owned)
+            self._decisions.follow(owned)
             if owned.rebuilt and self._owned.get(owned.number) is owned:
                 try:
                     self._settle(owned)
@@ -157,7 +146,7 @@ class Worker:
         for partition in changed.assigned:
             self._waiting[partition] = (0.0, BACKOFF_FIRST_S)
         if gone:
-            self._restack()
+            self.restack()
             self._confirm()  # last: the group is not told twice, so what it said is taken in whether or not Kafka answers now
 
     def _drop_all(self) -> None:
@@ -174,7 +163,7 @@ class Worker:
         self._tools.log.pause([partition])
         pause_s = self._waiting.get(partition, (0.0, BACKOFF_FIRST_S))[1]
         self._waiting[partition] = (self._tools.clock.monotonic_s() + pause_s, min(2 * pause_s, BACKOFF_MAX_S))
-        self._restack()
+        self.restack()
 
     def _assign(self) -> None:
         """Run the assignments that are due (5, 6)."""
@@ -197,7 +186,7 @@ class Worker:
                     self._waiting[partition] = (float("inf"), BACKOFF_FIRST_S)
         if ready:
             self._last_event_s = now  # who has just been given partitions is not idle
-            self._restack()
+            self.restack()
 
     def _begin(self, taken_over: TakenOver) -> None:
         """Publish what a partition's last owner left, or empty what is to be built from nothing, and go on from there."""
@@ -206,14 +195,14 @@ class Worker:
             self._tools.publishing.send([taken_over.publication])
         self._owned[owned.number] = owned
         if owned.clears:
-            self._commit_decision(owned, self._tools.clock.token(), owned.data, [], NOTHING)
+            self._decisions.commit(owned, self._tools.clock.token(), owned.data)
             if self._owned.get(owned.number) is not owned:
                 return
         self._tools.log.start(owned.number, owned.next_offset)
         self._tools.recorder.taken_over(rebuilding=owned.until is not None)
         log.info("partition %d: from offset %d, model %d, epoch %d", owned.number, owned.next_offset, owned.data.model, owned.data.epoch)
 
-    def _restack(self) -> None:
+    def restack(self) -> None:
         """Lay the partitions' models and sums side by side again."""
         if 0 not in self._owned:
             self._tools.shelf.forget_unpublished()
@@ -241,7 +230,7 @@ class Worker:
                 if number in self._owned:
                     owned = self._owned[number]
                     owned.next_offset = max(owned.next_offset, int(limit[number]))  # nothing below is left to come, gaps or not
-                    self._follow(owned)
+                    self._decisions.follow(owned)
                     if owned.rebuilt:
                         self._tools.log.pause([number])  # what is held comes again once the rebuild is settled
                         held = select(held, np.flatnonzero(held.partition != number))
@@ -278,7 +267,7 @@ class Worker:
         through = FoldedBatch(batch, taken, folded, slices, watermark)
         with stage("decide"):
             decided = decide(tools, self._settings, owned, self._sums, through)
-        self._carry_out(decided.commits, decided.records, tools.recorder.count(owned, through, decided))
+        self.carry_out(decided.commits, decided.records, tools.recorder.count(owned, through, decided))
 
     def _beware(self, batch: Fetched) -> Bool | None:
         """Choose the records not to be read, (n,), and note who begins one that is taken alone; None where nothing is suspicious."""
@@ -307,7 +296,7 @@ class Worker:
 
     # Commits
 
-    def _carry_out(
+    def carry_out(
         self, commits: Sequence[tuple[Commit, PartitionData]], records: Sequence[OutRecord], counted: Mapping[int, Counted] = UNCOUNTED
     ) -> None:
         """Carry out 1 and begin 2 for one commit per partition, after 4 of the commits before."""
@@ -333,7 +322,7 @@ class Worker:
                 log.warning("partition %d: a commit was refused, %s has written: assigning anew", commit.partition, outcome.value)
                 self._again(commit.partition)
         if not whole or self._sums is not folded_into:  # what was folded into is gone, or holds what was not committed
-            self._restack()
+            self.restack()
 
     def _holds(self, commit: Commit) -> bool:
         """Tell whether a commit goes on from where this worker still is."""
@@ -352,92 +341,25 @@ class Worker:
         if not failed:
             self._tools.recorder.acknowledged()
 
-    # Decisions that the log does not say
-
-    def _follow(self, owned: Owned) -> None:
-        """Take the journal's decisions up to where the partition is."""
-        while owned.script and owned.next_offset >= owned.script[0].at_offset and owned.number in self._owned:
-            entry = owned.script[0]
-            if entry.kind == journal.QUARANTINE:
-                owned.passed_over = owned.script.popleft().at_offset
-                continue
-            if not self._drained(owned):
-                return
-            owned.script.popleft()
-            if entry.kind == journal.VERSION:
-                self._adopt(
-                    owned, adopt_version(owned.data, self._tools.shelf.get(entry.model), entry.at_offset, entry.as_of), entry, told=True
-                )
-            elif entry.kind == journal.EPOCH and owned.data.centroids is not None:
-                self._adopt(owned, adopt_epoch(owned.data, entry.epoch, entry.centroids(owned.data.centroids.shape)), entry, told=True)
-            elif entry.kind != journal.EPOCH:
-                message = f"the journal of partition {owned.number} has the decision {entry.kind!r}: run the version that wrote it"
-                raise Corrupt(message)
-
-    def _settle(self, owned: Owned) -> None:
-        """Go on with ending a rebuild, a part at a time (7d)."""
-        tools, until = self._tools, owned.until
-        if until is None:
-            return
-        owned.settlement = owned.settlement or Settlement.begin(tools.reader, owned.number, until)
-        if not owned.settlement.read:
-            owned.settlement.go_on(tools.reader, self._settings.publish_timeout_s)
-            return
-        numbers = [segment.number for segment in tools.shelf.get(owned.data.model).active] if owned.data.model else []
-        agreed = owned.settlement.agree(tools.store, owned.commit_id, tools.intake.plan, owned.data, numbers)
-        body = pack_state(agreed.data), b"", agreed.profiles, NOTHING
-        [outcome] = commit_all(
-            tools.store, tools.clock, [Commit(owned.number, owned.token, owned.commit_id, until.commit_id, until.next_offset, *body)]
-        )
-        tools.recorder.committed(outcome, None)
-        if outcome is not Outcome.APPLIED:
-            self._again(owned.number)
-            return
-        log.info(
-            "partition %d: rebuilt up to offset %d; %d customers were told of more, %d of less than was found again, %d are unknown",
-            owned.number,
-            until.next_offset,
-            agreed.taught,
-            agreed.taken_back,
-            agreed.unknown,
-        )
-        owned.commit_id, owned.data, owned.until, owned.settlement = until.commit_id, agreed.data, None, None
-        self._restack()
-        tools.log.start(owned.number, owned.next_offset)
-
-    def _drained(self, owned: Owned) -> bool:
+    def drained(self, owned: Owned) -> bool:
         """Finish the partition's sweep; False if the partition was lost meanwhile."""
         while self._owned.get(owned.number) is owned and not owned.data.swept:
             self._commit_batch(None, draining=owned.number)
         return self._owned.get(owned.number) is owned
 
-    def _adopt(
-        self,
-        owned: Owned,
-        data: PartitionData,
-        entry: journal.Entry,
-        announce: Mapping[str, bytes] = NOTHING,
-        also: Sequence[OutRecord] = (),
-        *,
-        told: bool = False,
-    ) -> None:
-        """Commit a decision, with its journal entry in the outbox; one that was `told` already is in the journal."""
-        clock = self._tools.clock
-        commit_id = clock.token()
-        written = journal.record(entry, owned.number, commit_id, clock.now_ms(), self._settings.journal_schema)
-        records = [] if told else [r._replace(headers=(*r.headers, *stamp(commit_id, owned.next_offset))) for r in (*also, written)]
-        self._commit_decision(owned, commit_id, data, records, announce)
-        if owned.commit_id == commit_id:
-            log.info("partition %d: %s %d.%d adopted at offset %d", owned.number, entry.kind, data.model, data.epoch, owned.next_offset)
+    def _settle(self, owned: Owned) -> None:
+        """Go on with ending a rebuild, a part at a time (7d)."""
+        outcome = settle(self._tools, self._settings, owned)
+        if outcome is None:
+            return
+        self._tools.recorder.committed(outcome, None)
+        if outcome is not Outcome.APPLIED:
+            self._again(owned.number)
+            return
+        self.restack()
+        self._tools.log.start(owned.number, owned.next_offset)
 
-    def _commit_decision(
-        self, owned: Owned, commit_id: str, data: PartitionData, records: Sequence[OutRecord], announce: Mapping[str, bytes]
-    ) -> None:
-        """Carry out a commit that moves no profile."""
-        packed = pack_state(data), outbox.pack(records), NO_PROFILES, announce
-        commit = Commit(owned.number, owned.token, owned.commit_id, commit_id, owned.next_offset, *packed, clears=owned.clears)
-        self._carry_out([(commit, data)], records)
-        self._restack()
+    # Time
 
     def _timers(self) -> None:
         """Do what is due by now."""
@@ -456,11 +378,11 @@ class Worker:
         leader = self._owned.get(0)
         if leader is not None and not leader.script and leader.until is None:
             if leader.data.model == 0 and due("fit", settings.poll_interval_s):
-                self._lead_first(leader)
+                self._leader.lead_first(leader)
             elif leader.data.model and due("epoch", settings.epoch_interval_s):
-                self._lead(leader)
+                self._leader.lead(leader)
         if not settings.follow and due("poll", settings.poll_interval_s):
-            self._heed()
+            self._decisions.heed()
 
     def _check_idle(self) -> None:
         """Look whether Redis still says what this worker knows: a loss goes unseen otherwise while no events come."""
@@ -472,74 +394,3 @@ class Worker:
                 self._again(partition)
         if numbers:
             self._tools.recorder.answered()
-
-    def _heed(self) -> None:
-        """Adopt what partition 0's owner has announced."""
-        packed = self._tools.store.announced(ANNOUNCED)
-        if packed is None:
-            return
-        said = Announcement.unpack(packed)
-        for owned in list(self._owned.values()):
-            data = owned.data
-            if owned.script or owned.until:
-                continue
-            if not data.swept:
-                continue  # nothing is adopted before every customer has been judged by what was adopted last
-            if said.model > data.model:
-                self._adopt_version(owned, self._tools.shelf.get(said.model))
-            elif said.model == data.model and said.epoch > data.epoch:
-                adopted = adopt_epoch(data, said.epoch, said.centroids)
-                self._adopt(owned, adopted, journal.epoch_entry(adopted, owned.next_offset))
-
-    def _adopt_version(
-        self, owned: Owned, version: ModelVersion, announce: Mapping[str, bytes] = NOTHING, also: Sequence[OutRecord] = ()
-    ) -> None:
-        adopted = adopt_version(owned.data, version, owned.next_offset, owned.data.watermark)
-        self._adopt(owned, adopted, journal.version_entry(adopted, self._tools.shelf.digest(version.version)), announce, also)
-
-    def _lead(self, owned: Owned) -> None:
-        """Add the partitions' votes up to the next epoch: only partition 0's owner does."""
-        if not self._announce(owned) or self._settings.follow or self._owned.get(owned.number) is not owned:
-            return
-        numbers = range(self._settings.partitions)
-        parts = [unpack_state(state.state) if state.commit_id else NO_DATA for state in self._tools.store.read(numbers)]
-        learned = [part.learned for part in parts if part.learned is not None]
-        if owned.data.centroids is None or any(p.model != owned.data.model or p.rebuilding or not p.swept for p in parts):
-            return
-        centroids = next_centroids(owned.data.centroids, learned, FINER)
-        if np.array_equal(centroids, owned.data.centroids):
-            return
-        adopted = adopt_epoch(owned.data, owned.data.epoch + 1, centroids)
-        self._adopt(owned, adopted, journal.epoch_entry(adopted, owned.next_offset))
-        self._announce(owned)
-
-    def _announce(self, owned: Owned) -> bool:
-        """Tell all partitions what partition 0 has adopted, if they have not been told; False where they were told of something later.
-
-        It is in a commit of its own, which waits until the adoption is published: what others go by can't be lost any more.
-        """
-        data = owned.data
-        packed = self._tools.store.announced(ANNOUNCED)
-        said = None if packed is None else Announcement.unpack(packed)
-        if said is not None and (said.model, said.epoch) >= (data.model, data.epoch):
-            return (said.model, said.epoch) == (data.model, data.epoch)
-        if self._owned.get(owned.number) is owned and data.centroids is not None:
-            announcement = Announcement(data.model, data.epoch, data.centroids)
-            announce = {stored_name(data.model): self._tools.shelf.body(data.model), ANNOUNCED: announcement.pack()}
-            self._commit_decision(owned, self._tools.clock.token(), data, [], announce)
-            if self._owned.get(owned.number) is owned:
-                self._tools.shelf.published(data.model)
-        return True
-
-    def _lead_first(self, owned: Owned) -> None:
-        """Make the first model: only partition 0's owner does."""
-        first_model = self._tools.first_model
-        if first_model is None or self._settings.follow or self._tools.store.announced(ANNOUNCED) is not None:
-            return
-        version = first_model.fit(self._tools.store, self._settings.partitions, self._tools.clock.now_ms())
-        if version is None:
-            return
-        body = encoded(version)
-        self._tools.shelf.put(version, body, published=False)
-        self._adopt_version(owned, version, {stored_name(version.version): body}, [record(version, body, self._settings.models_schema)])
-        self._announce(owned)

@@ -11,10 +11,11 @@ from unittest.mock import patch
 from streamer.app import assignment, worker
 from streamer.app.assignment import Owned
 from streamer.app.commits import NO_PROFILES, commit_all
+from streamer.app.decisions import NOTHING
 from streamer.app.models import ModelShelf
 from streamer.app.publishing import ExactlyOnce, Publication
 from streamer.app.rebuild import Settlement
-from streamer.app.worker import NOTHING, Worker
+from streamer.app.worker import Worker
 from streamer.core.errors import Unavailable
 from streamer.core.partition import pack_state
 from streamer.core.ports import Commit, Committed, Outcome
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 # Bugs that need more than a line
 
 _again = Worker._again
-_carry_out = Worker._carry_out
+_carry_out = Worker.carry_out
 _settle = Worker._settle
 
 
@@ -94,7 +95,7 @@ def _fold_again(
                 owned = self._owned[commit.partition]
                 owned.commit_id = self._tools.store.read([commit.partition])[0].commit_id
                 self._tools.log.start(commit.partition, owned.next_offset)
-        self._restack()
+        self.restack()
 
 
 def _kafka_first(
@@ -232,7 +233,7 @@ BUGS = (
         REPLIES,
         40000,
         put(worker, "commit_all", _no_read_back),
-        put(Worker, "_carry_out", _fold_again),
+        put(Worker, "carry_out", _fold_again),
     ),
     bug(
         "no_id_check",
@@ -246,7 +247,7 @@ BUGS = (
         "Redis first, then Kafka (1, 2)",
         ZOMBIES,
         8,
-        put(Worker, "_carry_out", _kafka_first),
+        put(Worker, "carry_out", _kafka_first),
         STALE_READ,
     ),
     bug(
@@ -346,7 +347,7 @@ BUGS = (
         "the next Redis commit waits until the transaction has committed (4)",
         USUAL,
         0,
-        edit(Worker, "_carry_out", ("        self._confirm()\n", "")),
+        edit(Worker, "carry_out", ("        self._confirm()\n", "")),
     ),
     bug(
         "keeps_publication",
@@ -374,7 +375,7 @@ BUGS = (
         "sums are laid out anew when some of the partitions folded into them did not commit",
         REPLIES,
         40011,
-        edit(Worker, "_carry_out", ("if not whole or self._sums is not folded_into:", "if False:")),
+        edit(Worker, "carry_out", ("if not whole or self._sums is not folded_into:", "if False:")),
     ),
     bug(
         "held_twice",
@@ -432,7 +433,7 @@ BUGS = (
 )
 
 BELT_AND_BRACES = (
-    bug("kafka_first", "Redis first, then Kafka (1, 2)", ZOMBIES, 0, put(Worker, "_carry_out", _kafka_first)),
+    bug("kafka_first", "Redis first, then Kafka (1, 2)", ZOMBIES, 0, put(Worker, "carry_out", _kafka_first)),
     bug("no_reread", "the owners are read again before a transaction is committed (3)", STALLS, 0, NO_REREAD),
     bug(
         "no_owner_check",
