@@ -18,8 +18,8 @@ import typer
 import typer.core
 
 from streamer import __version__
-from streamer.app.errors import exit_status, message
 from streamer.app.session import Session, session_of
+from streamer.core.exits import exit_status, message
 
 
 class Command(NamedTuple):

@@ -13,8 +13,8 @@ import typer
 from rich.console import Console, Group
 from rich.text import Text
 
-from streamer.app.errors import Misconfigured
 from streamer.app.session import session_of
+from streamer.core.errors import Misconfigured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

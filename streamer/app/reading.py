@@ -8,10 +8,10 @@ import numpy as np
 
 from streamer.adapters.avro import codec, wire
 from streamer.adapters.avro.writer_schemas import SchemaRefused, WriterSchemas
-from streamer.app.errors import Misconfigured, Unavailable
 from streamer.app.intake import EVENT, rules_of
 from streamer.app.wiring import schema_source
 from streamer.core.decoding import decode, new_decoded
+from streamer.core.errors import Misconfigured, Unavailable
 from streamer.core.reasons import REMEDIES, Reason
 
 if TYPE_CHECKING:

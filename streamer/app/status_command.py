@@ -11,8 +11,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from streamer.app.errors import Unavailable
 from streamer.app.session import session_of
+from streamer.core.errors import Unavailable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

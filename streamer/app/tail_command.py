@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streamer.app.errors import Corrupt, Misconfigured
 from streamer.app.session import session_of
+from streamer.core.errors import Corrupt, Misconfigured
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

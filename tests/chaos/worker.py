@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from streamer.app import wiring
 from streamer.app.config import load
-from streamer.app.errors import exit_status, message
 from streamer.app.logs import set_up
+from streamer.core.exits import exit_status, message
 from tests.fakes.faults import LOCAL
 
 if TYPE_CHECKING:

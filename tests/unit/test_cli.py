@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from offline import cli as offline_cli
 from streamer import __version__, cli
-from streamer.app.errors import STATUSES, BadInput, Corrupt, LostOwnership, Misconfigured, StreamerError, Unavailable, exit_status, message
 from streamer.app.session import Session, session_of
+from streamer.core.errors import BadInput, Corrupt, LostOwnership, Misconfigured, StreamerError, Unavailable
+from streamer.core.exits import STATUSES, exit_status, message
 from streamer.core.ports import ClientFailed, OffsetOutOfRange, Unclear
 
 HEAVY = {"confluent_kafka", "numba", "numpy", "openpyxl", "pandas", "pyarrow", "redis", "river", "sklearn", "yaml"}

@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from streamer.adapters.declaration_file import BYTES_MAX, load, packaged, parse
-from streamer.app.errors import exit_status
 from streamer.app.features_command import app
 from streamer.app.session import Session
 from streamer.core.declaration import DeclarationError
 from streamer.core.errors import Misconfigured
+from streamer.core.exits import exit_status
 
 if TYPE_CHECKING:
     from pathlib import Path

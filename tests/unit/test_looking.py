@@ -14,12 +14,12 @@ import pytest
 from streamer.adapters.kafka.tailing import Came
 from streamer.app.customer import find_customer
 from streamer.app.customer_command import _show
-from streamer.app.errors import Corrupt, Misconfigured
 from streamer.app.looking import Needs, Place, Recent, Sources, apart, read_facts, recent_changes, segments_of, status_of, typical
 from streamer.app.models import ModelShelf
 from streamer.app.showing import number, segments_table, utc
 from streamer.app.status_command import screen
 from streamer.app.tail_command import Wanted, line, shown
+from streamer.core.errors import Corrupt, Misconfigured
 from streamer.core.model import features_as_of, votes
 from streamer.core.partition import pack_state, unpack_state
 from streamer.core.ports import LogRecord, Topic

@@ -8,8 +8,6 @@ from __future__ import annotations
 from streamer.core.errors import BadInput, Corrupt, LostOwnership, Misconfigured, StreamerError, Unavailable
 from streamer.core.ports import ClientFailed, OffsetOutOfRange
 
-__all__ = ["BadInput", "Corrupt", "LostOwnership", "Misconfigured", "StreamerError", "Unavailable", "exit_status", "message"]
-
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 PROGRAM_FAULT = 70  # EX_SOFTWARE
 
