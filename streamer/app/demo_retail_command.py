@@ -17,10 +17,10 @@ from streamer.app.session import session_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from streamer.adapters.files.load import Loaded
     from streamer.app.config import Config
     from streamer.app.demo.subscriber import Subscriber
     from streamer.app.demo.watch import Watch
-    from streamer.app.ingest.load import Loaded
     from streamer.app.ingest.sending import Channel
 
 app = typer.Typer(add_completion=False)
@@ -86,9 +86,9 @@ def demo_retail(context: typer.Context) -> None:
 
 def _read(console: Console, environment: Mapping[str, str]) -> Loaded:
     """Read the retail orders as events."""
+    from streamer.adapters.files.load import load
+    from streamer.adapters.files.mappings import load_mapping
     from streamer.app.ingest.account import account
-    from streamer.app.ingest.load import load
-    from streamer.app.mappings import load_mapping
     from streamer.app.samples import retail_path
 
     path = retail_path(environment)

@@ -15,16 +15,16 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from streamer.app.ingest import ROWS_MAX, ROWS_MAX_HIGHEST
+from streamer.adapters.files import ROWS_MAX, ROWS_MAX_HIGHEST
 from streamer.app.session import session_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
+    from streamer.adapters.files.load import Loaded
+    from streamer.adapters.files.mapping import Mapping
     from streamer.app.config import Config
-    from streamer.app.ingest.load import Loaded
-    from streamer.app.ingest.mapping import Mapping
     from streamer.app.ingest.sending import Channel
 
 app = typer.Typer(add_completion=False)
@@ -71,9 +71,9 @@ def run(
     now_s: float,
 ) -> int:
     """Do what the command was asked; returns how many events were sent. Raises a `StreamerError` where it can't."""
-    from streamer.app.ingest.account import account, nothing_usable
-    from streamer.app.ingest.rejects import rejects_path, write_rejects
-    from streamer.app.mappings import load_mapping
+    from streamer.adapters.files.mappings import load_mapping
+    from streamer.adapters.files.rejects import nothing_usable, rejects_path, write_rejects
+    from streamer.app.ingest.account import account
     from streamer.core.errors import BadInput, Misconfigured
 
     mapping = load_mapping(request.mapping)
@@ -99,8 +99,8 @@ def run(
 
 
 def _read(request: Request, mapping: Mapping, config: Config, progress: Progress, now_s: float) -> Loaded:
-    from streamer.app.ingest.load import load
-    from streamer.app.ingest.rows import Limits
+    from streamer.adapters.files.load import load
+    from streamer.adapters.files.rows import Limits
 
     limits = Limits(
         config.limits.event_id_bytes_max,

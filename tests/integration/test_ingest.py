@@ -11,12 +11,12 @@ from confluent_kafka import Consumer, TopicPartition
 from rich.console import Console
 
 from streamer.adapters.avro import codec, wire
+from streamer.adapters.files.load import load
+from streamer.adapters.files.mappings import load_mapping
 from streamer.adapters.registry import PackagedSchemas
 from streamer.app.config import load as load_config
 from streamer.app.ingest.channel import event_channel
-from streamer.app.ingest.load import load
 from streamer.app.ingest_command import Request, run
-from streamer.app.mappings import load_mapping
 from streamer.app.samples import sample_path
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ import yaml
 from sklearn.cluster import KMeans
 
 from streamer.adapters.declaration_file import load as load_declaration
+from streamer.adapters.files.load import events_from
+from streamer.adapters.files.mappings import load_mapping
 from streamer.app import wiring
-from streamer.app.ingest.load import events_from
-from streamer.app.mappings import load_mapping
 from streamer.app.samples import WHOLE, retail_path, sample_path
 from streamer.core.fold import VOTE_ONE
 from streamer.core.model import votes

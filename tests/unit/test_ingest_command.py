@@ -11,13 +11,13 @@ from rich.console import Console
 
 import schemas
 from streamer.adapters.avro import codec, wire
+from streamer.adapters.files.load import load as load_file
+from streamer.adapters.files.mappings import load_mapping
 from streamer.adapters.registry import PackagedSchemas
 from streamer.app.config import load as load_config
 from streamer.app.ingest.encoding import encoder
-from streamer.app.ingest.load import load as load_file
 from streamer.app.ingest.sending import Channel
 from streamer.app.ingest_command import Request, run
-from streamer.app.mappings import load_mapping
 from streamer.app.samples import retail_path, sample_path
 from streamer.core.errors import BadInput, Misconfigured, Unavailable
 

@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.adapters.tables import Unreadable
-from streamer.app.ingest.load import events_from, load
-from streamer.app.ingest.mapping_file import MappingError, parse_mapping
-from streamer.app.ingest.rejects import reject_lines, rejects_path, write_rejects
-from streamer.app.ingest.rows import Limits
+from streamer.adapters.files.load import events_from, load
+from streamer.adapters.files.mapping_file import MappingError, parse_mapping
+from streamer.adapters.files.rejects import reject_lines, rejects_path, write_rejects
+from streamer.adapters.files.rows import Limits
+from streamer.adapters.files.tables import Unreadable
 from streamer.core.errors import Misconfigured
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from streamer.app.ingest.load import Loaded
+    from streamer.adapters.files.load import Loaded
 
 ORDERS = """\
 name: orders

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import typer
 
+from streamer.adapters.files import mapping_file
+from streamer.adapters.files.conditions import OPERATIONS
+from streamer.adapters.files.mapping_file import MappingError, parse_mapping
+from streamer.adapters.files.mappings import load_mapping, names
+from streamer.adapters.files.values import Refusal
 from streamer.app import ingest_command
-from streamer.app.ingest import mapping_file
-from streamer.app.ingest.conditions import OPERATIONS
-from streamer.app.ingest.mapping_file import MappingError, parse_mapping
-from streamer.app.ingest.values import Refusal
-from streamer.app.mappings import load_mapping, names
 
 GOOD = """\
 name: clicks

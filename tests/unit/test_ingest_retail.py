@@ -9,8 +9,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from streamer.app.ingest.load import load
-from streamer.app.mappings import load_mapping
+from streamer.adapters.files.load import load
+from streamer.adapters.files.mappings import load_mapping
 from streamer.app.samples import retail_path, sample_path
 from streamer.app.samples.make_sample import drawn
 

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from streamer.adapters.tables import TableOptions, Unreadable, read_table
+from streamer.adapters.files.tables import TableOptions, Unreadable, read_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from streamer.adapters.tables import Chunk, Value
+    from streamer.adapters.files.tables import Chunk, Value
 
 
 def rows(chunks: list[Chunk], column: str) -> list[Value | None]:

@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.app.ingest.values import REMEDIES, NumberRule, Refusal, TimeRule, minor_units, number_of, product, text_of, time_of, whole_of
+from streamer.adapters.files.values import (
+    REMEDIES,
+    NumberRule,
+    Refusal,
+    TimeRule,
+    minor_units,
+    number_of,
+    product,
+    text_of,
+    time_of,
+    whole_of,
+)
 
 LONDON = ZoneInfo("Europe/London")
 PLAIN = NumberRule()

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from streamer.app.ingest.rejects import remedy
+from streamer.adapters.files.rejects import remedy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from streamer.app.ingest.load import Loaded, Totals
-    from streamer.app.ingest.mapping import Mapping
-
-CHARACTERS_MAX = 60
+    from streamer.adapters.files.load import Totals
+    from streamer.adapters.files.mapping import Mapping
 
 
 def account(totals: Totals, mapping: Mapping) -> Table:
@@ -32,20 +30,6 @@ def account(totals: Totals, mapping: Mapping) -> Table:
     for reason, count in totals.rejected.items():
         table.add_row(f"rejected: {reason}", f"{count:,}", remedy(reason))
     return table
-
-
-def nothing_usable(loaded: Loaded) -> str:
-    """Say why a file gave no event at all, with an example of the commonest reason."""
-    totals = loaded.totals
-    if not totals.rows_read:
-        return "the file has no rows"
-    counts = {**totals.skipped, **totals.rejected}
-    reason = max(counts, key=lambda name: counts[name])
-    piece = next(piece for piece in loaded.refused if piece.reason == reason)
-    value = "" if piece.values[0] is None else f" {piece.values[0][:CHARACTERS_MAX]!r}"
-    where = f"row {int(piece.rows[0])}, {piece.column or piece.field or 'the whole row'}{value}"
-    advice = remedy(str(reason)) or "it is a skip rule of the mapping"
-    return f"none of {totals.rows_read:,} rows makes an event; most ({counts[reason]:,}) because of {reason}, as {where}: {advice}"
 
 
 def _events(totals: Totals, mapping: Mapping) -> Iterator[str]:

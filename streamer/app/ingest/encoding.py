@@ -10,8 +10,8 @@ from streamer.adapters.avro import codec, wire
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from streamer.adapters.files.events import Record
     from streamer.adapters.registry import SchemaSource
-    from streamer.app.ingest.events import Record
 
 EVENT = "behaviour_event"
 

@@ -14,8 +14,8 @@ from streamer.adapters.kafka.events_producer import EventRecord
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from streamer.app.ingest.events import Record
-    from streamer.app.ingest.load import Loaded
+    from streamer.adapters.files.events import Record
+    from streamer.adapters.files.load import Loaded
 
 BATCH_EVENTS = 1_000
 

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamer.app.ingest.cells import Cells, Vocabulary, combined
-from streamer.app.ingest.conditions import holds
-from streamer.app.ingest.mapping import Cases, Constant, FromColumn, Joined, columns_of_condition, columns_of_text
-from streamer.app.ingest.values import TIME_MS_MAX, Refusal, minor_units, number_of, product, time_of, whole_of
+from streamer.adapters.files.cells import Cells, Vocabulary, combined
+from streamer.adapters.files.conditions import holds
+from streamer.adapters.files.mapping import Cases, Constant, FromColumn, Joined, columns_of_condition, columns_of_text
+from streamer.adapters.files.values import TIME_MS_MAX, Refusal, minor_units, number_of, product, time_of, whole_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from streamer.adapters.tables import Chunk
-    from streamer.app.ingest import mapping as m
+    from streamer.adapters.files import mapping as m
+    from streamer.adapters.files.tables import Chunk
     from streamer.core.columns import I64, Bool
 
 SKIPPED = "skipped"

@@ -14,20 +14,20 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from streamer.adapters.tables import CHUNK_ROWS, Unreadable, read_table
-from streamer.app.ingest import ROWS_MAX
-from streamer.app.ingest.events import events_of, joined, without_duplicates
-from streamer.app.ingest.mapping_file import MappingError
-from streamer.app.ingest.rows import REJECTED, Limits, Vocabularies, lines_of
+from streamer.adapters.files import ROWS_MAX
+from streamer.adapters.files.events import events_of, joined, without_duplicates
+from streamer.adapters.files.mapping_file import MappingError
+from streamer.adapters.files.rows import REJECTED, Limits, Vocabularies, lines_of
+from streamer.adapters.files.tables import CHUNK_ROWS, Unreadable, read_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
     from collections.abc import Mapping as MappingOf
     from pathlib import Path
 
-    from streamer.app.ingest.events import Events, Record
-    from streamer.app.ingest.mapping import Mapping
-    from streamer.app.ingest.rows import Refused
+    from streamer.adapters.files.events import Events, Record
+    from streamer.adapters.files.mapping import Mapping
+    from streamer.adapters.files.rows import Refused
 
 BATCH_EVENTS = 1_000
 

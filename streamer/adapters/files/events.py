@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from streamer.app.ingest.cells import combined
-from streamer.app.ingest.mapping import PROPERTY, TEXT_FIELDS
-from streamer.app.ingest.rows import GROUP, REJECTED, SKIPPED, Lines, Refused
-from streamer.app.ingest.values import Refusal
+from streamer.adapters.files.cells import combined
+from streamer.adapters.files.mapping import PROPERTY, TEXT_FIELDS
+from streamer.adapters.files.rows import GROUP, REJECTED, SKIPPED, Lines, Refused
+from streamer.adapters.files.values import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from streamer.app.ingest import mapping as m
-    from streamer.app.ingest.rows import Vocabularies
+    from streamer.adapters.files import mapping as m
+    from streamer.adapters.files.rows import Vocabularies
     from streamer.core.columns import I64, Bool
 
 DUPLICATE_LINE = "duplicate_line"

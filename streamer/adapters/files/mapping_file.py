@@ -13,17 +13,17 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import yaml
 
-from streamer.adapters.tables import FORMATS, TableOptions
-from streamer.app.ingest import mapping as m
-from streamer.app.ingest.conditions import NUMERIC, OPERATIONS
-from streamer.app.ingest.values import UNITS_PER_SECOND, NumberRule, TimeRule, number_of
+from streamer.adapters.files import mapping as m
+from streamer.adapters.files.conditions import NUMERIC, OPERATIONS
+from streamer.adapters.files.tables import FORMATS, TableOptions
+from streamer.adapters.files.values import UNITS_PER_SECOND, NumberRule, TimeRule, number_of
 from streamer.core.errors import Misconfigured
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from decimal import Decimal
 
-    from streamer.app.ingest.values import Refusal
+    from streamer.adapters.files.values import Refusal
 
 T = TypeVar("T")
 

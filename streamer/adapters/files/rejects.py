@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamer.app.ingest.values import REMEDIES, Refusal
+from streamer.adapters.files.values import REMEDIES, Refusal
 from streamer.core.errors import Misconfigured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from streamer.app.ingest.rows import Refused
+    from streamer.adapters.files.load import Loaded
+    from streamer.adapters.files.rows import Refused
 
 ENDING = ".rejects.jsonl"
+CHARACTERS_MAX = 60
 
 
 def rejects_path(path: Path) -> Path:
@@ -57,3 +59,17 @@ def write_rejects(path: Path, refused: Sequence[Refused]) -> None:
 def remedy(reason: str) -> str:
     """Say what to do about a reason; nothing for the user's own skip rules."""
     return REMEDIES[Refusal(reason)] if reason in set(Refusal) else ""
+
+
+def nothing_usable(loaded: Loaded) -> str:
+    """Say why a file gave no event at all, with an example of the commonest reason."""
+    totals = loaded.totals
+    if not totals.rows_read:
+        return "the file has no rows"
+    counts = {**totals.skipped, **totals.rejected}
+    reason = max(counts, key=lambda name: counts[name])
+    piece = next(piece for piece in loaded.refused if piece.reason == reason)
+    value = "" if piece.values[0] is None else f" {piece.values[0][:CHARACTERS_MAX]!r}"
+    where = f"row {int(piece.rows[0])}, {piece.column or piece.field or 'the whole row'}{value}"
+    advice = remedy(str(reason)) or "it is a skip rule of the mapping"
+    return f"none of {totals.rows_read:,} rows makes an event; most ({counts[reason]:,}) because of {reason}, as {where}: {advice}"

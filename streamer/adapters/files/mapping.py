@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from streamer.adapters.tables import TableOptions
-from streamer.app.ingest.values import NumberRule
+from streamer.adapters.files.tables import TableOptions
+from streamer.adapters.files.values import NumberRule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from streamer.app.ingest.values import TimeRule
+    from streamer.adapters.files.values import TimeRule
 
 REQUIRED_FIELDS = ("event_id", "customer_id", "occurred_at", "event_type")
 TEXT_FIELDS = ("customer_id", "event_type", "currency", "product_id", "category", "session_id")

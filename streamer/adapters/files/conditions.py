@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from streamer.app.ingest.mapping import AnyOf, Not, Test
-from streamer.app.ingest.values import number_of
+from streamer.adapters.files.mapping import AnyOf, Not, Test
+from streamer.adapters.files.values import number_of
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Callable
 
-    from streamer.app.ingest.cells import Cells
-    from streamer.app.ingest.mapping import Condition
+    from streamer.adapters.files.cells import Cells
+    from streamer.adapters.files.mapping import Condition
     from streamer.core.columns import Bool
 
 NUMERIC: dict[str, Callable[[Decimal, Decimal], bool]] = {

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamer.app.ingest.values import text_of
+from streamer.adapters.files.values import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from streamer.adapters.tables import Chunk, Value
-    from streamer.app.ingest.values import NumberRule
+    from streamer.adapters.files.tables import Chunk, Value
+    from streamer.adapters.files.values import NumberRule
     from streamer.core.columns import I64
 
 _KEY_MAX = 2**62

@@ -6,10 +6,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamer.app.ingest.mapping_file import MappingError, parse_mapping
+from streamer.adapters.files.mapping_file import MappingError, parse_mapping
 
 if TYPE_CHECKING:
-    from streamer.app.ingest.mapping import Mapping
+    from streamer.adapters.files.mapping import Mapping
 
 DIRECTORY = Path(__file__).parent
 
