@@ -16,7 +16,7 @@ import numpy as np
 from streamer.app import journal, quarantine
 from streamer.app.commits import stamped
 from streamer.app.letters import source_partition
-from streamer.app.protocol import Base, MovedByHand, Seen, recover
+from streamer.app.protocol import Base, MovedByHand, Seen, looked_back, recover
 from streamer.app.publishing import Publication
 from streamer.app.quarantine import Attempts
 from streamer.app.rebuild import SWEEP_BEGINS
@@ -174,13 +174,10 @@ def _owned(tools: Tools, declaration: Declaration, partition: int, token: str, s
 
 
 def _look_back(tools: Tools, settings: Settings, state: PartitionState, partition: int) -> Seen:
-    """Look for the last commit in the output: every record of an outbox bears its commit's id and position."""
+    """Look for the last commits in the output: every record of an outbox bears its commit's id and position."""
     where = (Topic.CHANGES,) if settings.follow else (Topic.CHANGES, Topic.JOURNAL, Topic.DEAD_LETTERS)  # others are of who is followed
-    wanted = dict.fromkeys(record.topic for record in outbox.unpack(state.outbox)) if state.commit_id else where
-    read = [stamped(record.headers) for topic in wanted for record in _tail(tools, settings, topic, partition)]
-    told = [found for found in read if found is not None]
-    latest = max(told, default=None, key=lambda found: found.next_offset)
-    return Seen(state, None, latest, any(found.commit_id == state.commit_id for found in told))
+    read = [stamped(record.headers) for topic in where for record in _tail(tools, settings, topic, partition)]
+    return looked_back(state, [found for found in read if found is not None], exactly_once=settings.exactly_once)
 
 
 def _tail(tools: Tools, settings: Settings, topic: Topic, partition: int) -> list[LogRecord]:

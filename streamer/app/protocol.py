@@ -24,7 +24,8 @@ Assignment:
    c. Neither: Redis lost writes, or was rolled back. Rebuild (7) up to C; from R's state if it is not beyond C's offset and the journal
       leads to it, else from nothing: an owner that was none any more may have committed a decision to the Redis that was rolled back.
    d. There is no R: rebuild from nothing up to C.
-   e. There is no C: the group's positions expired or were reset. Publish R's outbox unless the output holds it, then go on from R.
+   e. There is no C: the group's positions expired or were reset. Publish R's outbox unless the output holds it, then go on from R. But
+      where the output speaks of a commit not before R that R knows nothing of, Redis lost writes too: that commit is C (c).
    f. There is neither: a first start if nothing was ever published, else a rebuild from nothing up to what the output says of itself.
    g. C has no id: somebody moved the position by hand. Refuse.
 7. A rebuild:
@@ -43,7 +44,8 @@ When something fails:
    e. An idle worker looks at owner and commit id now and then, or a loss would go unseen.
 
 With `transactions: off` there is no 3, and 2 sends records and positions one after the other: what was published may be published again,
-under the same `change_id` and `version`. Positions then may lag by more than a commit, so 6b holds for every R that is not behind C.
+under the same `change_id` and `version`. Positions then may lag by more than a commit, so 6b holds for every R that is not behind C; and
+an outbox of which the output holds something may not be there whole, so 6e publishes it in any case.
 """
 
 from __future__ import annotations
@@ -53,19 +55,36 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from streamer.core.ports import Committed, PartitionState
 
 
 class Seen(NamedTuple):
     """What an assignment finds. `told` is the latest commit that the output speaks of, `outbox_told` whether it holds R's outbox.
 
-    Both are looked for only where there is no C.
+    Both are looked for only where there is no C: `looked_back` makes this of what is found.
     """
 
     redis: PartitionState
     kafka: Committed | None
     told: Committed | None = None
     outbox_told: bool = False
+
+
+def looked_back(redis: PartitionState, told: Collection[Committed], *, exactly_once: bool) -> Seen:
+    """Take in all commits that the end of the output speaks of; of several at one offset, one that R knows nothing of is the latest.
+
+    Without transactions the latest of all may not be there whole, so it counts for nothing.
+    """
+    known = {redis.commit_id, redis.previous_commit_id}
+
+    def latest(commits: Collection[Committed]) -> Committed | None:
+        return max(commits, default=None, key=lambda one: (one.next_offset, one.commit_id not in known))
+
+    last = latest(told)
+    whole = last if exactly_once or last is None else latest([one for one in told if one.commit_id != last.commit_id])
+    return Seen(redis, None, whole, any(one.commit_id == redis.commit_id for one in told))
 
 
 class Base(Enum):
@@ -99,7 +118,10 @@ def recover(seen: Seen, *, exactly_once: bool) -> Recovery:
     if kafka is None and not redis.commit_id:
         return Recovery(Base.NOTHING, until=seen.told)  # f
     if kafka is None:
-        return Recovery(Base.STATE, publishes=not seen.outbox_told)  # e
+        told = seen.told
+        if told is None or told.next_offset < redis.next_offset or told.commit_id in {redis.commit_id, redis.previous_commit_id}:
+            return Recovery(Base.STATE, publishes=not (seen.outbox_told and exactly_once))  # e
+        kafka = told  # e, as c
     if not kafka.commit_id:
         raise MovedByHand  # g
     if not redis.commit_id:

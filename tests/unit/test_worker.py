@@ -505,6 +505,78 @@ def test_a_decision_beyond_kafkas_position_is_followed_at_its_own_offset() -> No
     assert_whole(job, events)
 
 
+def expired(job: Job) -> None:
+    """Delete the group's positions, as the broker does where nobody was there for days."""
+    job.broker.groups["live"].committed.clear()
+
+
+def test_a_rebuild_that_is_cut_off_is_gone_on_with_where_the_positions_are_gone_too() -> None:
+    job = Job(partitions=1, settings={"records_max": 10})
+    events = shop(200, 20)
+    job.send(events)
+    job.settle(job.worker("a"))
+    job.gone("a")
+    told, changes = job.told(), len(job.changes())
+    wiped(job)
+    expired(job)
+    job.step(job.worker("b"), rounds=6)
+    assert 0 < job.store.read([0])[0].next_offset < len(events)  # half a state, and no position (6e)
+    job.gone("b")
+    job.settle(job.worker("c"))
+    assert told == job.told()
+    assert changes == len(job.changes())
+    assert_whole(job, events)
+
+
+def test_a_rolled_back_redis_is_taken_forward_again_where_the_positions_are_gone_too() -> None:
+    job = Job(partitions=1, settings={"records_max": 10, "epoch_interval_s": 1.0})
+    events = shop(300, 30)
+    job.send(events[:150])
+    job.settle(job.worker("a"))
+    earlier = copy.deepcopy(job.redis.namespaces)
+    job.send(events[150:])
+    job.gone("a")
+    job.settle(job.worker("b"))
+    job.gone("b")
+    told, changes = job.told(), len(job.changes())
+    job.redis.namespaces = earlier
+    expired(job)
+    job.settle(job.worker("c", epoch_interval_s=1e9))
+    assert told == job.told()
+    assert changes == len(job.changes())
+    assert_whole(job, events)
+
+
+def test_where_only_the_positions_are_gone_nothing_is_told_again_and_nothing_is_rebuilt() -> None:
+    job = Job(partitions=1, settings={"records_max": 10})
+    events = shop(200, 20)
+    job.send(events)
+    job.settle(job.worker("a"))
+    job.gone("a")
+    changes, commit_id = len(job.changes()), job.store.read([0])[0].commit_id
+    expired(job)
+    worker = job.worker("b", epoch_interval_s=1e9)
+    job.settle(worker)
+    assert commit_id == job.store.read([0])[0].commit_id
+    assert changes == len(job.changes())
+    assert_whole(job, events)
+
+
+def test_without_transactions_an_outbox_that_was_sent_in_part_is_sent_again_where_there_is_no_position() -> None:
+    job = Job(partitions=1)
+    job.broker.append(INPUT, 0, b"key", b"nonsense")
+    job.broker.append(INPUT, 0, b"key", b"more nonsense")
+    worker = job.worker("a", exactly_once=False)
+    job.settle(worker)
+    job.gone("a")
+    letters = job.broker.topics[job.topics("live")[Topic.DEAD_LETTERS]][0].records
+    assert 2 == len(letters)
+    letters.pop()
+    expired(job)
+    job.settle(job.worker("b", exactly_once=False))
+    assert 3 == len(letters)
+
+
 def test_what_is_announced_is_announced_again_after_redis_was_wiped() -> None:
     job, _ = small()
     worker = job.worker()
