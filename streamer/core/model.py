@@ -210,6 +210,16 @@ def features_as_of(plan: Plan, work: Work, as_of: int) -> F64:
     return values
 
 
+@compiled
+def features_as_of_each(plan: Plan, work: Work, as_of: I64) -> F64:
+    """Compute every feature of every customer, each as of a time of its own (u,): (u, f)."""
+    u, f = len(work.found), len(plan.kind)
+    values = np.empty((u, f), np.float64)
+    for i in range(u):
+        evaluate(plan, work, i, as_of[i], values[i])
+    return values
+
+
 @kernel
 def _quantise(transform: I64, values: F64, low: F64, high: F64, mean: F64, scale: F64, weight: F64, out: I16) -> None:
     for i in range(values.shape[0]):

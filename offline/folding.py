@@ -1,0 +1,107 @@
+"""Profiles of some customers, built from the history by the stream's own fold; nothing else of the job calls it.
+
+Law: what is kept between two batches is what the stream keeps in Redis, packed profiles, so batches leave no trace.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from streamer.core.columns import read_only
+from streamer.core.fold import DUPLICATE, LATE, TALLIES, fold, make_changes
+from streamer.core.model import features_as_of_each
+from streamer.core.partition import PartitionData, stack_judge, stack_sums
+from streamer.core.profile import CLOCK, pack, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from offline.events import Reading, Taken
+    from streamer.core.columns import F64, I64, Bool
+    from streamer.core.profile import Work
+
+SLICE = 50_000  # customers whose features are computed at once
+
+
+class Profiles:
+    """Packed profiles by customer, in order of first appearance."""
+
+    def __init__(self, reading: Reading) -> None:
+        """Begin with none."""
+        self._reading = reading
+        self._number: dict[bytes, int] = {}
+        self._packed: list[bytes] = []
+        self.tally = np.zeros(TALLIES, np.int64)
+
+    def __len__(self) -> int:
+        """Count the customers."""
+        return len(self._packed)
+
+    @property
+    def customers(self) -> list[bytes]:
+        """List the customers' ids."""
+        return list(self._number)
+
+    @property
+    def duplicates(self) -> int:
+        """Count the events that were left out because their id was remembered."""
+        return int(self.tally[DUPLICATE])
+
+    @property
+    def late(self) -> int:
+        """Count the events that were too old for any window."""
+        return int(self.tally[LATE])
+
+    def fold(self, taken: Taken) -> I64:
+        """Fold a batch; returns which of all customers each of the batch's is, (u,)."""
+        ids, bounds = taken.customers.of(0)
+        whole = ids.tobytes()
+        names = [whole[begin:end] for begin, end in pairwise(bounds.tolist())]
+        known = len(self._number)
+        number = np.array([self._number.setdefault(name, len(self._number)) for name in names], np.int64)
+        self._packed += [b""] * (len(self._number) - known)
+        extra = np.bincount(taken.rows.slot, minlength=len(names)).astype(np.int64)
+        work = self._unpacked([self._packed[i] for i in number.tolist()], extra)
+        self._apply(work, taken)
+        data, ends = pack(self._reading.plan, work, np.arange(len(names)))
+        joined = data.tobytes()
+        for i, (begin, end) in zip(number.tolist(), pairwise(ends.tolist()), strict=True):
+            self._packed[i] = joined[begin:end]
+        return number
+
+    def _apply(self, work: Work, taken: Taken) -> None:
+        """Fold without a model: nobody is judged, so there are no changes and no room for any."""
+        declaration, plan = self._reading.declaration, self._reading.plan
+        nobody = [PartitionData(declaration.version)]
+        judge = stack_judge(nobody, {}, declaration)
+        none = np.zeros(0, np.int32)
+        tally = np.zeros((1, TALLIES), np.int64)
+        changes = make_changes(1, len(plan.kind))
+        fold(plan, judge, stack_sums(nobody, judge), work, taken.rows, none, none, 0, np.zeros(1, np.int64), tally, changes)
+        self.tally += tally[0]
+
+    def slices(self, as_of: int) -> Iterator[tuple[F64, I64, Bool]]:
+        """Give the features, clocks and eligibility of all customers, some at a time: (u, f), (u,) and (u,).
+
+        Each is evaluated as of `as_of`, or as of their clock where that is later, as the stream does.
+        """
+        for begin in range(0, len(self._packed), SLICE):
+            packed = self._packed[begin : begin + SLICE]
+            work = self._unpacked(packed, np.zeros(len(packed), np.int64))
+            clock = work.head[:, CLOCK].copy()
+            yield features_as_of_each(self._reading.plan, work, np.maximum(clock, as_of)), clock, self._eligible(work)
+
+    def _eligible(self, work: Work) -> Bool:
+        declaration = self._reading.declaration
+        lifetime = {measure.name: i for i, measure in enumerate(declaration.lifetimes)}
+        chosen = np.ones(len(work.found), np.bool_)
+        for measure, least in declaration.eligibility:
+            chosen &= work.life[:, lifetime[measure]] >= least
+        return chosen
+
+    def _unpacked(self, packed: list[bytes], extra: I64) -> Work:
+        bounds = np.cumsum([0, *map(len, packed)], dtype=np.int64)
+        return unpack(self._reading.plan, read_only(np.frombuffer(b"".join(packed), np.uint8)), bounds, extra)

@@ -1,0 +1,80 @@
+"""Features out of the history are, to the bit, those of the independent program and of the stream, whatever the batches and buckets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offline.events import Reading, take
+from offline.features import Computed, compute
+from streamer.core.declaration import declare
+from streamer.core.profile import CLOCK
+from tests import oracle
+from tests.corekit import Stream, log, valid
+from tests.offlinekit import batches
+from tests.properties.strategies import declarations, events, instants
+
+
+def computed(tree: Any, rows: Any, as_of: int, size: int = 1000, **spilling: Any) -> Computed:
+    return compute(Reading(declare(tree)), batches(rows, size), as_of, **spilling)
+
+
+def bits(values: Any) -> list[list[int]]:
+    found: list[list[int]] = np.ascontiguousarray(values, np.float64).view(np.int64).tolist()
+    return found
+
+
+@given(st.data())
+def test_features_equal_the_oracle_s_to_the_bit(data: st.DataObject) -> None:
+    tree = data.draw(declarations(mixed_gaps=True))
+    rows = data.draw(events(tree))
+    as_of = max(data.draw(instants(rows, tree)).values(), default=0)
+    found = computed(tree, rows, as_of, data.draw(st.integers(1, 45)))
+    expected = oracle.features(oracle.frame(rows), tree, dict.fromkeys(found.features.index, as_of))
+    assert sorted(expected.index, key=str.encode) == list(found.features.index)
+    assert list(expected.columns) == list(found.features.columns)
+    assert bits(expected.loc[found.features.index].to_numpy(np.float64)) == bits(found.features.to_numpy())
+    eligible = oracle.eligible(oracle.frame(rows), tree)
+    assert eligible.loc[found.features.index].tolist() == found.facts["eligible"].tolist()
+
+
+@given(st.data())
+def test_what_is_before_a_customer_s_clock_is_evaluated_as_of_the_clock_as_in_the_stream(data: st.DataObject) -> None:
+    tree = data.draw(declarations())
+    rows = data.draw(events(tree))
+    stream = Stream.of(tree)
+    stream.fold_all(log(valid(rows, tree)))
+    clocks = stream.work().head[:, CLOCK]
+    found = computed(tree, rows, 0)
+    customers = sorted((customer for _, customer in stream.profiles), key=str.encode)
+    places = [sorted(customer for _, customer in stream.profiles).index(customer) for customer in customers]
+    assert customers == list(found.features.index)
+    assert clocks[places].tolist() == found.facts["clock"].tolist()
+    for place, customer in zip(places, customers, strict=True):
+        assert bits(stream.features(int(clocks[place]))[place]) == bits(found.features.loc[customer].to_numpy())
+
+
+@given(st.data())
+def test_batches_and_buckets_leave_no_trace(data: st.DataObject) -> None:
+    tree = data.draw(declarations())
+    rows = data.draw(events(tree))
+    whole = computed(tree, rows, 0)
+    size, buckets = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 5))
+    cut = computed(tree, rows, 0, size, buckets=buckets, rows_in_memory=data.draw(st.integers(0, 40)))
+    assert list(whole.features.index) == list(cut.features.index)
+    assert bits(whole.features.to_numpy()) == bits(cut.features.to_numpy())
+    assert whole.facts.equals(cut.facts)
+    assert whole.days.equals(cut.days)
+    assert whole.counts == cut.counts
+
+
+@given(st.data())
+def test_an_event_is_refused_for_the_stream_s_reason(data: st.DataObject) -> None:
+    tree = data.draw(declarations())
+    rows = data.draw(events(tree))
+    reasons = oracle.refused(oracle.frame(rows), tree)
+    status = [taken.status for batch in batches(rows) for taken in [take(Reading(declare(tree)), batch)]]
+    assert [reason is None for reason in reasons] == [code == 0 for codes in status for code in codes.tolist()][: len(rows)]
