@@ -20,7 +20,7 @@ from streamer.core.opcodes import Kind
 from streamer.core.plan import plan
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from streamer.core.columns import I16, I32, I64, U8, U64
     from streamer.core.declaration import Declaration
@@ -163,7 +163,7 @@ def _property(column: Any, key: str) -> pa.Array:  # noqa: ANN401
     return column.items.take(pa.array(place, mask=place < 0))
 
 
-def batch_of(records: list[Mapping[str, Any]], partition: int = 0, first_offset: int = 0) -> pa.RecordBatch:
+def batch_of(records: Sequence[Mapping[str, Any]], partition: int = 0, first_offset: int = 0) -> pa.RecordBatch:
     """Lay events as dictionaries out as a batch of the history, in the order given."""
     n = len(records)
     columns: dict[str, Any] = {

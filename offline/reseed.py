@@ -1,0 +1,204 @@
+"""The nightly re-seed, decided: from what was computed of the history and the version in force to a candidate and the gate's verdict.
+
+Law: the candidate is a function of its arguments, to the byte. Nothing here reads a file or a clock.
+
+The order of work: 1. choose clip and scale from the eligible customers; 2. fit, warm from the version in force where it has the same
+features and as many segments, else cold; 3. fit a challenger from nothing; 4. match segments to old ids; 5. measure; 6. make the version;
+7. judge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+
+from offline import choosing, cleaning, gate
+from offline.fit import cold, in_deviations, points_of, shares, stability, warm
+from offline.identity import Matching, fixed_old, match, numbers_of, old_votes
+from offline.versions import Making, version_of
+from streamer.core.errors import BadInput
+from streamer.core.lloyd import assign, squared_distances
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import pandas as pd
+
+    from offline.features import Computed
+    from offline.fit import Clusters, Points
+    from offline.gate import Spread, Verdict
+    from offline.settings import Settings
+    from streamer.core.columns import I32
+    from streamer.core.declaration import Declaration
+    from streamer.core.model import ModelVersion
+
+K: TypeAlias = "int | Literal['auto'] | None"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a re-seed was asked for."""
+
+    name: str
+    declaration: Declaration
+    as_of: int
+    k: K = None  # None: as many as the version in force has
+    forced: str | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The version in force, and how features were spread over the customers that it was fitted to, where that is known."""
+
+    version: ModelVersion
+    spreads: Mapping[str, Spread] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A version that the gate has judged, with all that was seen on the way."""
+
+    version: ModelVersion
+    verdict: Verdict
+    report: cleaning.Report
+    spreads: Mapping[str, Spread]
+    matching: Matching | None
+    choice: pd.DataFrame | None
+    audit: tuple[str, ...]  # what the matching says of a warm fit that its numbers don't
+
+
+def reseed(
+    wanted: Wanted, computed: Computed, before: Before | None, settings: Settings, progress: Callable[[str], None] = lambda _step: None
+) -> Candidate:
+    """Fit, number, name and judge a candidate.
+
+    Raises:
+        BadInput: there are too few eligible customers, or too few that differ.
+
+    """
+    transforms = [feature.transform for feature in wanted.declaration.features]
+    progress("scaling")
+    eligible = computed.facts["eligible"].to_numpy(np.bool_)
+    if not eligible.any():
+        rules = ", ".join(f"{measure} of {least} or more" for measure, least in wanted.declaration.eligibility)
+        message = f"none of {len(eligible):,} customers has enough behind it ({rules}): check the cut-off and the declaration"
+        raise BadInput(message)
+    points = points_of(computed.features, eligible, transforms)
+    fitted = _fit(wanted, points, before.version if before is not None else None, settings, progress)
+    progress("measuring")
+    relabelled, psi = _compared(points, fitted, before)
+    figures = gate.Figures(
+        fitted.clusters.inertia / max(min(fitted.refit.inertia, fitted.clusters.inertia), 1e-12),
+        shares(fitted.clusters.members),
+        stability(points.vectors, fitted.clusters.centroids, seed=settings.fit.seed),
+        relabelled,
+        psi,
+    )
+    verdict = gate.judge(figures, settings.gate, computed, wanted.as_of, wanted.forced)
+    making = Making(
+        wanted.name,
+        wanted.declaration,
+        wanted.as_of,
+        before.version if before is not None else None,
+        settings.names,
+        _quality(points, fitted, figures),
+        {**wanted.provenance, "fit": fitted.how, **({"forced": wanted.forced} if wanted.forced and verdict.reasons else {})},
+    )
+    version = version_of(making, points, fitted.clusters, fitted.matching)
+    report = cleaning.report(computed, points, settings.cleaning)
+    spreads = {name: gate.spread(points.values[:, f]) for f, name in enumerate(points.names)}
+    return Candidate(version, verdict, report, spreads, fitted.matching, fitted.choice, fitted.audit)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    clusters: Clusters
+    refit: Clusters  # from nothing, with as many segments
+    how: str
+    labels: I32
+    matching: Matching | None = None
+    old_labels: I32 | None = None
+    choice: pd.DataFrame | None = None
+    audit: tuple[str, ...] = ()
+
+
+def _fit(wanted: Wanted, points: Points, previous: ModelVersion | None, settings: Settings, progress: Callable[[str], None]) -> _Fitted:
+    comparable = previous is not None and (previous.features, previous.transforms) == (points.names, points.transforms)
+    k, choice = wanted.k, None
+    if k is None:
+        k = len(previous.active) if previous is not None else settings.fit.k
+    if k == "auto":
+        progress("choosing k")
+        limits, candidates = settings.gate, range(settings.fit.k_min, settings.fit.k_max + 1)
+        choice = choosing.choose(points.vectors, candidates, share_min=limits.share_min, share_max=limits.share_max, seed=settings.fit.seed)
+        k = choice.k
+    different = len(np.unique(points.vectors, axis=0))
+    if different < k:
+        message = f"{len(points.values):,} eligible customers, of whom {different} differ, are too few for {k} segments: ask for fewer"
+        raise BadInput(message)
+    progress("fitting from nothing")
+    refit = choice.clusters if choice is not None else cold(points.vectors, k, settings.fit.seed)
+    table = choice.table if choice is not None else None
+    if previous is None:
+        return _Fitted(refit, refit, "cold", assign(points.vectors, refit.centroids)[0], choice=table)
+    numbers, following = numbers_of(previous)
+    if not comparable:
+        born = tuple(range(following, following + k))
+        renewed = Matching(born, born, numbers, {}, {})
+        return _Fitted(refit, refit, "cold, on other features", assign(points.vectors, refit.centroids)[0], renewed, choice=table)
+    old = fixed_old(previous, points.scaling)
+    old_labels = assign(old_votes(previous, points.values), previous.fixed_centroids())[0]
+    if k != len(numbers):
+        labels = assign(points.vectors, refit.centroids)[0]
+        matching = match(in_deviations(old), in_deviations(refit.centroids), old_labels, labels, numbers, following)
+        return _Fitted(refit, refit, "cold, with another number of segments", labels, matching, old_labels, table)
+    progress("fitting from the version in force")
+    found = warm(points.vectors, old)
+    labels = assign(points.vectors, found.centroids)[0]
+    matching = match(in_deviations(old), in_deviations(found.centroids), old_labels, labels, numbers, following)
+    audit = tuple(
+        f"segment {number} went on as itself, and its customers are now nearest to what {other} was"
+        if other in numbers
+        else f"segment {number} went on as itself, though few of its customers are still in it"
+        for number, other in zip(numbers, matching.numbers, strict=True)
+        if number != other
+    )
+    kept = Matching(numbers, (), (), matching.overlap, matching.distance)
+    return _Fitted(found, refit, f"warm, from version {previous.version}", labels, kept, old_labels, table, audit)
+
+
+def _compared(points: Points, fitted: _Fitted, before: Before | None) -> tuple[float | None, dict[str, float] | None]:
+    """Compare with the version in force: the share of customers that the new one moves, and how features have shifted."""
+    if before is None or fitted.matching is None or fitted.old_labels is None:
+        return None, None
+    numbers, _ = numbers_of(before.version)
+    place: dict[int, int] = {number: j for j, number in enumerate(fitted.matching.numbers)}
+    squared = squared_distances(points.vectors, fitted.clusters.centroids)
+    moved = gate.relabelled(
+        [place.get(number) for number in numbers], fitted.old_labels, fitted.labels, squared, before.version.decision.margin
+    )
+    if before.spreads is None:
+        return moved, None
+    known = before.spreads
+    return moved, {name: gate.psi(known[name], points.values[:, f]) for f, name in enumerate(points.names) if name in known}
+
+
+def _quality(points: Points, fitted: _Fitted, figures: gate.Figures) -> dict[str, float]:
+    found = {
+        "inertia": fitted.clusters.inertia,
+        "customers": float(len(points.values)),
+        "k": float(len(fitted.clusters.members)),
+        "wcss_ratio": figures.wcss_ratio,
+        "share_min": float(figures.share.min()),
+        "share_max": float(figures.share.max()),
+        "stability": figures.stability,
+        "clipped_customers": float(points.clipped_rows()),
+    }
+    if figures.relabelled is not None:
+        found["relabelled"] = figures.relabelled
+    if figures.psi:
+        found["psi_max"] = max(figures.psi.values())
+    return found
