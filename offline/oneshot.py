@@ -1,0 +1,277 @@
+"""One file in, one segment for every customer out: no server, no history, no version.
+
+Law: a file gives a right answer or an error that says what to mend. A file of events or orders goes through the same mapping, checks and
+features as the stream; a plain table of features is taken as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+
+from offline import choosing
+from offline.events import Reading, batch_of
+from offline.features import compute
+from offline.fit import cold, in_deviations, points_of
+from offline.identity import typical
+from offline.naming import named, plain_words, words_of
+from offline.tables import read_features
+from streamer.adapters import declaration_file
+from streamer.adapters.files import mapping as m
+from streamer.adapters.files.load import load
+from streamer.adapters.files.mappings import load_mapping
+from streamer.adapters.files.rejects import nothing_usable
+from streamer.adapters.files.tables import read_table
+from streamer.adapters.files.values import TimeRule, text_of
+from streamer.core.declaration import DAY_MS
+from streamer.core.errors import BadInput
+from streamer.core.lloyd import assign
+from streamer.core.model import NEW, Segment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from offline.fit import Points
+    from offline.naming import Words
+    from offline.settings import Settings
+    from streamer.adapters.files.load import Loaded
+    from streamer.adapters.files.tables import Chunk
+    from streamer.core.columns import F64, Bool
+    from streamer.core.declaration import Transform
+
+K: TypeAlias = "int | Literal['auto']"
+
+EVENT_COLUMNS = frozenset({"customer_id", "event_type", "occurred_at"})
+BATCH_EVENTS = 65_536
+SECONDS_BELOW = 10**11  # a smaller time is in seconds, any other in milliseconds
+APART = 4  # features told of each segment
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to segment, and how; see `offline segment --help`."""
+
+    file: Path
+    k: K
+    mapping: str | None = None
+    declaration: Path | None = None
+    as_of: int | None = None
+    customer: str | None = None
+    without: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """One feature that sets a segment apart: its usual value there and on average, and by how many standard deviations they differ."""
+
+    feature: str
+    typical: float
+    average: float
+    z: float
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One segment as people see it."""
+
+    segment_id: str
+    name: str
+    customers: int
+    share: float
+    apart: tuple[Apart, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Segmented:
+    """The answer: each customer's segment, the segments, and what should be known of it."""
+
+    segments: pd.Series[str]  # by customer
+    profiles: tuple[Profile, ...]
+    new: int
+    choice: pd.DataFrame | None
+    clipped: Mapping[str, int]
+    clipped_rows: int
+    warnings: tuple[str, ...]
+    as_of: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Features and how they came about."""
+
+    features: pd.DataFrame
+    eligible: Bool
+    transforms: Sequence[Transform]
+    words: Sequence[Words]
+    warnings: tuple[str, ...]
+    rule: str = ""
+    as_of: int | None = None
+
+
+def segment(request: Request, settings: Settings, progress: Callable[[str, int, int], None] = lambda _s, _d, _o: None) -> Segmented:
+    """Segment a file's customers.
+
+    Raises:
+        BadInput: the file can't be read or used, with what to mend.
+        Misconfigured: the mapping or the declaration is wrong.
+
+    """
+    source = _of_events(request, settings, progress) if _is_events(request) else _of_table(request)
+    points = points_of(source.features, source.eligible, source.transforms) if source.eligible.any() else None
+    return _fitted(request, source, points, settings, progress)
+
+
+def _fitted(
+    request: Request, source: _Source, points: Points | None, settings: Settings, progress: Callable[[str, int, int], None]
+) -> Segmented:
+    customers = len(source.features)
+    eligible = 0 if points is None else len(points.values)
+    if points is None or eligible < 2:  # noqa: PLR2004  # segments tell customers apart
+        rule = f", of whom {eligible} with enough behind them ({source.rule})" if source.rule else ""
+        message = f"{request.file}: {customers:,} customer{'s' if customers != 1 else ''}{rule}: segments need at least two"
+        raise BadInput(message)
+    if len(points.flat) == len(points.names):
+        message = f"{request.file}: no feature differs between {eligible:,} customers: there is nothing to tell them apart by"
+        raise BadInput(message)
+    different = len(np.unique(points.vectors, axis=0))
+    if request.k != "auto" and different < request.k:
+        but = f", of whom {different:,} differ" if different < eligible else ""
+        message = f"{request.file}: {eligible:,} customers{but}: too few for {request.k} segments: ask for at most {different}"
+        raise BadInput(message)
+    choice = None
+    if request.k == "auto":
+        limits, candidates = settings.gate, range(settings.fit.k_min, settings.fit.k_max + 1)
+        choice = choosing.choose(
+            points.vectors,
+            candidates,
+            share_min=limits.share_min,
+            share_max=limits.share_max,
+            seed=settings.fit.seed,
+            progress=lambda done, of: progress("choosing k", done, of),
+        )
+        clusters = choice.clusters
+    else:
+        progress("fitting", 0, 1)
+        clusters = cold(points.vectors, request.k, settings.fit.seed)
+    labels = assign(points.vectors, clusters.centroids)[0]
+    ids = [Segment(number, "").segment_id for number in range(1, len(clusters.members) + 1)]
+    told = pd.Series(NEW, index=source.features.index, name="segment", dtype="object")
+    told[source.eligible] = np.array(ids, dtype=object)[labels]
+    centroids = in_deviations(clusters.centroids)
+    usual = dict(enumerate(typical(points.transforms, points.scaling, centroids)))
+    names = named(source.words, points.names, dict(enumerate(centroids)), {}, usual=usual)
+    profiles = tuple(
+        Profile(ids[k], names[k], int(size), int(size) / customers, _apart(points, centroids[k])) for k, size in enumerate(clusters.members)
+    )
+    warnings = list(source.warnings)
+    if points.flat:
+        warnings.append(f"features without variance have no weight: {', '.join(points.flat)}")
+    return Segmented(
+        told,
+        profiles,
+        customers - eligible,
+        choice.table if choice is not None else None,
+        points.clipped(),
+        points.clipped_rows(),
+        tuple(warnings),
+        source.as_of,
+    )
+
+
+def _apart(points: Points, centroid: F64) -> tuple[Apart, ...]:
+    values = typical(points.transforms, points.scaling, centroid[None, :])[0]
+    average = typical(points.transforms, points.scaling, np.zeros((1, len(centroid))))[0]
+    chosen = np.argsort(-np.abs(centroid), kind="stable")[:APART].tolist()
+    return tuple(Apart(points.names[f], float(values[f]), float(average[f]), float(centroid[f])) for f in chosen)
+
+
+def _of_table(request: Request) -> _Source:
+    table = read_features(request.file, request.customer, request.without)
+    names = [str(name) for name in table.features.columns]
+    return _Source(table.features, np.ones(len(table.features), np.bool_), table.transforms, plain_words(names), table.warnings)
+
+
+def _is_events(request: Request) -> bool:
+    if request.mapping is not None:
+        return True
+    first = next(iter(read_table(request.file)))
+    return set(first.columns) >= EVENT_COLUMNS
+
+
+def _of_events(request: Request, settings: Settings, progress: Callable[[str, int, int], None]) -> _Source:
+    progress("reading", 0, 1)
+    mapping = load_mapping(request.mapping) if request.mapping is not None else _own_mapping(next(iter(read_table(request.file))))
+    loaded = load(request.file, mapping)
+    if not len(loaded.events):
+        message = f"{request.file}: {nothing_usable(loaded)}"
+        raise BadInput(message)
+    declaration = declaration_file.load(request.declaration)
+    if request.declaration is None:
+        declaration = replace(declaration, currency=_currency(request, loaded, declaration.currency))
+    last = int(loaded.events.occurred_at[-1])
+    as_of = (last // DAY_MS + 1) * DAY_MS if request.as_of is None else request.as_of
+    if as_of <= last:
+        message = f"{request.file}: its last event is of {_utc(last)}, after --as-of: choose a later day, or cut the file there"
+        raise BadInput(message)
+    computed = compute(Reading(declaration), _batches(loaded), as_of, buckets=settings.fit.buckets, rows_in_memory=2**62, progress=progress)
+    warnings = [f"{count:,} rows were rejected: {reason}" for reason, count in loaded.totals.rejected.items()]
+    refused = {name: count for name, count in computed.counts.items() if name.startswith("refused")}
+    warnings += [f"{count:,} events were {name}" for name, count in refused.items()]
+    if not len(computed.features):
+        message = f"{request.file}: no event is valid: {'; '.join(warnings)}"
+        raise BadInput(message)
+    rule = ", ".join(f"{measure} of {least} or more" for measure, least in declaration.eligibility)
+    transforms = [feature.transform for feature in declaration.features]
+    eligible = computed.facts["eligible"].to_numpy(np.bool_)
+    return _Source(computed.features, eligible, transforms, words_of(declaration), tuple(warnings), rule, as_of)
+
+
+def _utc(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _batches(loaded: Loaded) -> list[pa.RecordBatch]:
+    records = loaded.events.records()
+    found, at = [], 0
+    while piece := list(islice(records, BATCH_EVENTS)):
+        found.append(batch_of(piece, 0, at))
+        at += len(piece)
+    return found
+
+
+def _currency(request: Request, loaded: Loaded, default: str) -> str:
+    """Take the file's own currency where there is one."""
+    found = sorted({currency for _, currency in loaded.totals.amounts if currency})
+    if len(found) > 1:
+        message = f"{request.file}: it has amounts in {', '.join(found)}: say with --features what is to become of them"
+        raise BadInput(message)
+    return found[0] if found else default
+
+
+def _own_mapping(chunk: Chunk) -> m.Mapping:
+    """Map a file whose columns are those of our events onto themselves; amounts are in minor units."""
+    names = chunk.columns
+    texts: list[tuple[str, m.Text]] = [(name, m.FromColumn(name)) for name in m.TEXT_FIELDS if name in names]
+    texts += [(name, m.FromColumn(name)) for name in names if name.startswith(m.PROPERTY)]
+    times: Sequence[Any] = names["occurred_at"].values
+    unit = None
+    if times and text_of(times[0]).lstrip("-").isdigit():
+        unit = "s" if int(text_of(times[0])) < SECONDS_BELOW else "ms"
+    own: m.Text = m.FromColumn("event_id") if "event_id" in names else m.Joined(("customer_id", "event_type"), row=True)
+    return m.Mapping(
+        "events",
+        own,
+        m.Time("occurred_at", TimeRule(ZoneInfo("UTC"), None, unit)),
+        tuple(texts),
+        amount=m.Amount(("amount",), 0) if "amount" in names else None,
+        quantity=m.Quantity("quantity") if "quantity" in names else None,
+    )

@@ -1,0 +1,208 @@
+"""`offline reseed HISTORY`: a new model version from the full history, judged by the gate.
+
+The order of work: 1. the settings, the shelf and the history's manifest are read; 2. a version that was made of the same inputs is shown
+and nothing is done; 3. features are computed as of the cut-off; 4. a candidate is fitted and judged; 5. it is put on the shelf.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import typer
+
+from offline.session import end_of, last_midnight, number_of_segments, session_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from rich.console import Console
+
+    from offline.reseed import Before, K
+    from offline.settings import Settings
+    from offline.shelf import Kept, Shelf
+
+REFUSED_STATUS = 1
+
+
+class Manifest(Protocol):
+    """What a history says of itself."""
+
+    @property
+    def digest(self) -> str:
+        """Name what is in it: equal digests, equal events."""
+
+    def cutoff(self, as_of_ms: int) -> dict[int, int]:
+        """Give, for each partition, the first offset that is not before an instant."""
+
+
+class History(Protocol):
+    """A history of events."""
+
+    def manifest(self) -> Manifest:
+        """Give its manifest."""
+
+    def events(self, cutoff: Mapping[int, int], columns: Sequence[str] | None = None) -> Iterator[Any]:
+        """Give the events before a cut-off, in batches, in the order of partition and offset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command was asked."""
+
+    as_of: int
+    name: str = "segments"
+    k: K = None
+    declaration: Path | None = None
+    dry_run: bool = False
+    forced: str | None = None
+
+
+def reseed(
+    context: typer.Context,
+    history: Annotated[str, typer.Argument(help="The history: a directory, or the URL of an object store.")],
+    models: Annotated[str, typer.Option(help="The directory of versions, or its URL.", metavar="PLACE")],
+    as_of: Annotated[
+        str | None, typer.Option(help="The last day that counts (UTC); by default the last complete one.", metavar="DATE")
+    ] = None,
+    k: Annotated[
+        str | None,
+        typer.Option("--k", help="How many segments, or `auto`; by default as many as the version before.", metavar="K|auto"),
+    ] = None,
+    features: Annotated[Path | None, typer.Option(help="The declaration of features; the packaged one.", metavar="FILE")] = None,
+    name: Annotated[str, typer.Option(help="The model's name.")] = "segments",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge and show, write nothing.")] = False,
+    force: Annotated[
+        str | None, typer.Option(help="Keep the version although the gate refuses it; the reason is kept with it.", metavar="REASON")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Fit a new model version to the full history and let the gate judge it.
+
+    The exit status is 0 where the gate passes it or it was forced, and 1 where the gate refuses it.
+    """
+    import importlib
+
+    from rich.console import Console
+
+    from offline.shelf import Shelf
+    from streamer.core.errors import Misconfigured
+
+    if force is not None and not force.strip():
+        message = "--force: give the reason, which is kept with the version"
+        raise Misconfigured(message)
+    until = last_midnight(time.time()) if as_of is None else end_of(as_of)
+    request = Request(until, name, number_of_segments(k), features, dry_run, force)
+    err = Console(stderr=True)
+    with err.status("opening the history") as status:
+
+        def told(step: str, done: int, of: int) -> None:
+            status.update(f"{step} {done:,}{f' of {of:,}' if of else ''}" if done else step)
+
+        opened: History = importlib.import_module("streamer.adapters.history").open_history(history)
+        kept = run(request, opened, Shelf(models, name), session_of(context).settings(), told)
+    if as_json:
+        typer.echo(json.dumps({"refused": kept.refused, **kept.details}, indent=2, ensure_ascii=False))
+    else:
+        show(kept, Console(), dry_run=dry_run)
+    if kept.refused:
+        raise typer.Exit(REFUSED_STATUS)
+
+
+def run(request: Request, history: History, shelf: Shelf, settings: Settings, progress: Callable[[str, int, int], None]) -> Kept:
+    """Do what the command was asked and give the version, kept or refused.
+
+    Raises a `StreamerError` where the history, the settings or the shelf can't be used.
+    """
+    from offline.events import Reading
+    from offline.features import compute
+    from offline.reseed import Wanted, reseed
+    from offline.shelf import Kept, body_of, details_of
+    from streamer.adapters.declaration_file import load
+    from streamer.core.model import digest
+
+    declaration = load(request.declaration)
+    manifest = history.manifest()
+    cutoff = manifest.cutoff(request.as_of)
+    lineage = _lineage(request, manifest, cutoff, declaration.version, settings)
+    known = [*shelf.versions(), *shelf.refused()]
+    made = [kept for kept in known if kept.version.provenance.get("inputs") == lineage["inputs"]]
+    if made and not request.dry_run:
+        return made[0]
+    reading = Reading(declaration)
+    computed = compute(
+        reading,
+        history.events(cutoff, columns=reading.columns),
+        request.as_of,
+        buckets=settings.fit.buckets,
+        rows_in_memory=settings.fit.rows_in_memory,
+        progress=progress,
+    )
+    wanted = Wanted(request.name, declaration, request.as_of, request.k, request.forced, lineage)
+    candidate = reseed(wanted, computed, _before(shelf, lineage["inputs"]), settings, lambda step: progress(step, 0, 0))
+    if not request.dry_run:
+        return shelf.put(candidate)
+    sha256 = digest(body_of(candidate.version)).hex()
+    return Kept(candidate.version, sha256, details_of(candidate, sha256), refused=not candidate.verdict.passed)
+
+
+def _lineage(request: Request, manifest: Manifest, cutoff: Mapping[int, int], feature_version: str, settings: Settings) -> dict[str, str]:
+    """Say where a version comes from; `inputs` is a hash of all that it depends on but the version before."""
+    from dataclasses import asdict
+
+    from offline.versions import code_version, inputs_digest
+    from streamer import __version__
+
+    found = {
+        "manifest": manifest.digest,
+        "cutoff": json.dumps({str(partition): offset for partition, offset in sorted(cutoff.items())}),
+        "program": f"segment-streamer {__version__}",
+        "code": code_version(),
+        "seed": str(settings.fit.seed),
+        "k": str(request.k or "as before"),
+    }
+    inputs = {
+        **found,
+        "name": request.name,
+        "as_of": request.as_of,
+        "features": feature_version,
+        "settings": asdict(settings),
+        "forced": request.forced,
+    }
+    return {**found, "inputs": inputs_digest(inputs)}
+
+
+def _before(shelf: Shelf, inputs: str) -> Before | None:
+    """Find the version to build upon: the latest that was not made of these very inputs."""
+    from offline.reseed import Before
+
+    others = [kept for kept in shelf.versions() if kept.version.provenance.get("inputs") != inputs]
+    return Before(others[-1].version, others[-1].spreads) if others else None
+
+
+def show(kept: Kept, console: Console, *, dry_run: bool) -> None:
+    """Show a version with all that was seen on the way."""
+    from rich.text import Text
+
+    from offline.showing import choice_table, data_table, gate_table, segments_table
+
+    details, version = kept.details, kept.version
+    if details.get("data"):
+        console.print(data_table(details["data"]))
+    if details.get("k_table"):
+        console.print(choice_table(details["k_table"]))
+    console.print(segments_table(version.record()))
+    matching = details.get("matching")
+    if matching and (matching["born"] or matching["retired"]):
+        told = [f"{word}: {', '.join(f'seg_{n:04d}' for n in matching[word])}" for word in ("born", "retired") if matching[word]]
+        console.print("; ".join(told), highlight=False)
+    for line in details.get("audit", ()):
+        console.print(Text(line, style="yellow"))
+    if details.get("gate"):
+        console.print(gate_table(details["gate"]))
+    state = "a dry run: nothing was written" if dry_run else "kept among the refused" if kept.refused else "kept"
+    said = f"{version.name} version {version.version}, {version.provenance.get('fit', '')}, SHA-256 {kept.sha256}: {state}"
+    console.print(Text(said), soft_wrap=True)

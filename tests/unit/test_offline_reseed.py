@@ -1,0 +1,249 @@
+"""The re-seed: repeatable to the byte, ids and names that stay, refusals that are kept, and a shelf that notices what was altered."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from offline import models_command
+from offline.events import Reading
+from offline.features import compute
+from offline.fit import points_of
+from offline.identity import fixed_old, old_votes
+from offline.reseed import Before, Wanted, reseed
+from offline.reseed_command import Request, run
+from offline.settings import Settings
+from offline.shelf import Shelf, body_of
+from streamer.adapters.avro import codec
+from streamer.adapters.declaration_file import load
+from streamer.core.errors import BadInput, Corrupt, Misconfigured
+from streamer.core.lloyd import assign
+from streamer.core.model import digest, from_record
+from tests.offlinekit import DAY_MS, FakeHistory, batches, end_of, shop
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from offline.features import Computed
+    from offline.reseed import Candidate, K
+    from offline.shelf import Kept
+
+pytestmark = pytest.mark.compiled
+
+DECLARATION = load(None)
+ROWS = shop(100, 120)
+AS_OF = end_of(ROWS)
+NEXT = [*ROWS, *(one for one in shop(101, 120, 3) if one["occurred_at"] >= AS_OF)]
+
+
+def computed(rows: list[dict[str, Any]]) -> Computed:
+    return compute(Reading(DECLARATION), batches(rows), end_of(rows))
+
+
+NIGHT, NEXT_NIGHT = computed(ROWS), computed(NEXT)
+
+
+def candidate(found: Computed = NIGHT, before: Before | None = None, k: K = None, as_of: int = AS_OF, **settings: Any) -> Candidate:
+    return reseed(Wanted("segments", DECLARATION, as_of, k), found, before, Settings(**settings))
+
+
+def numbers(found: Candidate) -> list[tuple[int, bool]]:
+    return [(segment.number, segment.retired) for segment in found.version.segments]
+
+
+FIRST = candidate(k=3)
+BEFORE = Before(FIRST.version, FIRST.spreads)
+
+
+# What is fitted
+
+
+def test_a_first_version_is_fitted_from_nothing_and_passes() -> None:
+    assert FIRST.verdict.passed, FIRST.verdict.reasons
+    assert [(1, False), (2, False), (3, False)] == numbers(FIRST)
+    assert (1, None, AS_OF, AS_OF) == (FIRST.version.version, FIRST.version.previous_version, FIRST.version.as_of, FIRST.version.created_at)
+    assert (120.0, 3.0) == (FIRST.version.quality["customers"], FIRST.version.quality["k"])
+    assert 120 == sum(segment.members for segment in FIRST.version.segments)
+    assert "cold" == FIRST.version.provenance["fit"]
+
+
+def test_equal_inputs_give_equal_bytes() -> None:
+    assert body_of(FIRST.version) == body_of(candidate(computed(ROWS), k=3).version)
+    again = candidate(NEXT_NIGHT, BEFORE, as_of=end_of(NEXT))
+    assert body_of(again.version) == body_of(candidate(computed(NEXT), BEFORE, as_of=end_of(NEXT)).version)
+
+
+def test_the_next_night_goes_on_from_the_version_before_with_its_ids_and_names() -> None:
+    found = candidate(NEXT_NIGHT, BEFORE, as_of=end_of(NEXT))
+    assert found.verdict.passed, found.verdict.reasons
+    assert (2, 1, "warm, from version 1") == (found.version.version, found.version.previous_version, found.version.provenance["fit"])
+    assert numbers(FIRST) == numbers(found)
+    assert [s.name for s in FIRST.version.segments] == [s.name for s in found.version.segments]
+    assert found.version.quality["relabelled"] < 0.01
+    assert found.version.quality["wcss_ratio"] < 1.01
+    assert {"relabelled", "psi"} < {check.name for check in found.verdict.checks}
+    assert () == found.audit
+
+
+def test_segments_keep_their_people_over_a_warm_fit() -> None:
+    found = candidate(NEXT_NIGHT, BEFORE, as_of=end_of(NEXT)).version
+    points = points_of(NEXT_NIGHT.features, NEXT_NIGHT.facts["eligible"].to_numpy(), FIRST.version.transforms)
+    old = assign(old_votes(FIRST.version, points.values), FIRST.version.fixed_centroids())[0]
+    new = assign(points.vectors, found.fixed_centroids())[0]
+    assert (old == new).mean() > 0.98
+    carried = assign(points.vectors, fixed_old(FIRST.version, points.scaling))[0]
+    assert (old == carried).mean() > 0.98
+
+
+def test_more_segments_are_born_under_numbers_never_used_and_fewer_are_retired() -> None:
+    more = candidate(NIGHT, BEFORE, k=5)
+    assert {1, 2, 3} < {number for number, _ in numbers(more)}
+    assert more.matching is not None
+    assert set(more.matching.born) <= {4, 5, 6, 7, 8}
+    assert 5 == len(more.version.active)
+    fewer = candidate(NIGHT, Before(more.version, more.spreads), k=2)
+    assert fewer.matching is not None
+    assert 2 == len(fewer.version.active)
+    assert {n for n, _ in numbers(more)} <= {n for n, _ in numbers(fewer)}
+    assert set(fewer.matching.retired) == {n for n, retired in numbers(fewer) if retired} - {n for n, gone in numbers(more) if gone}
+    later = candidate(NIGHT, Before(fewer.version), k=4)
+    assert max(n for n, _ in numbers(more)) < min(later.matching.born if later.matching else ())
+    assert from_record(later.version.record()).segments == later.version.segments
+
+
+def test_auto_chooses_and_keeps_the_table() -> None:
+    found = candidate(NIGHT, k="auto")
+    assert found.choice is not None
+    assert found.version.quality["k"] == found.choice.loc[found.choice["chosen"], "k"].item()
+    assert "warm, from version 1" == candidate(NIGHT, Before(found.version), k="auto").version.provenance["fit"]
+
+
+def test_a_version_on_other_features_begins_anew_under_numbers_never_used() -> None:
+    other = replace(FIRST.version, features=tuple(f"{name}_" for name in FIRST.version.features))
+    found = candidate(NIGHT, Before(other, FIRST.spreads))
+    assert [(1, True), (2, True), (3, True), (4, False), (5, False), (6, False)] == numbers(found)
+    assert "cold, on other features" == found.version.provenance["fit"]
+    assert "relabelled" not in found.version.quality
+
+
+def test_a_person_s_name_is_kept_and_one_in_the_settings_wins() -> None:
+    renamed = replace(FIRST.version, segments=(replace(FIRST.version.segments[0], name="Our best"), *FIRST.version.segments[1:]))
+    found = candidate(NEXT_NIGHT, Before(renamed), as_of=end_of(NEXT), names={"seg_0002": "VIP"})
+    assert ["Our best", "VIP"] == [segment.name for segment in found.version.segments[:2]]
+
+
+def test_too_few_customers_are_refused() -> None:
+    with pytest.raises(BadInput, match="too few for 200 segments"):
+        candidate(NIGHT, k=200)
+    with pytest.raises(BadInput, match=r"none of 0 customers has enough behind it \(events of 2 or more\)"):
+        candidate(compute(Reading(DECLARATION), [], 0))
+
+
+def test_a_fit_that_went_astray_is_refused() -> None:
+    astray = replace(FIRST.version, centroids=np.stack([FIRST.version.centroids[0], *(np.full((2, 16), 7.0))]))
+    found = candidate(NIGHT, Before(astray, FIRST.spreads))
+    assert not found.verdict.passed
+    assert any("more within-cluster squares" in reason for reason in found.verdict.reasons)
+    assert any("the largest segment has 100.0%" in reason for reason in found.verdict.reasons)
+
+
+# The command and the shelf
+
+
+def night(history: FakeHistory, place: Path, **request: Any) -> Kept:
+    return run(Request(**{"as_of": AS_OF, "k": 3, **request}), history, Shelf(str(place), "segments"), Settings(), lambda _s, _d, _o: None)
+
+
+def files(place: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(place)): path.read_bytes() for path in sorted(place.rglob("*")) if path.is_file()}
+
+
+def test_a_night_writes_the_version_as_the_topic_has_it_and_what_it_saw(tmp_path: Path) -> None:
+    kept = night(FakeHistory(ROWS), tmp_path)
+    found = files(tmp_path)
+    assert {"segments-000001.avro", "segments-000001.json"} == set(found)
+    body = found["segments-000001.avro"]
+    assert digest(body).hex() == kept.sha256 == json.loads(found["segments-000001.json"])["sha256"]
+    assert kept.version.record() == codec.decode("model_version", body)
+    assert {"manifest": "0" * 64, "cutoff": json.dumps({"0": len(ROWS)}), "fit": "cold"}.items() <= kept.version.provenance.items()
+
+
+def test_the_same_night_twice_is_one_and_reads_the_history_once(tmp_path: Path) -> None:
+    history = FakeHistory(ROWS)
+    first = night(history, tmp_path)
+    before = files(tmp_path)
+    assert first.sha256 == night(history, tmp_path).sha256
+    assert (before, [len(ROWS)]) == (files(tmp_path), history.read)
+    night(FakeHistory(ROWS), tmp_path / "elsewhere")
+    assert before == files(tmp_path / "elsewhere")
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    kept = night(FakeHistory(ROWS), tmp_path / "models", dry_run=True)
+    assert not (tmp_path / "models").exists()
+    assert kept.sha256 == night(FakeHistory(ROWS), tmp_path / "models").sha256
+    assert kept.sha256 == night(FakeHistory(ROWS), tmp_path / "models", dry_run=True).sha256
+
+
+def test_the_next_night_is_the_next_version(tmp_path: Path) -> None:
+    night(FakeHistory(ROWS), tmp_path)
+    kept = night(FakeHistory(NEXT, "1" * 64), tmp_path, as_of=end_of(NEXT), k=None)
+    assert (2, 1) == (kept.version.version, kept.version.previous_version)
+    assert [1, 2] == [one.version.version for one in Shelf(str(tmp_path), "segments").versions()]
+    assert kept.details["gate"]["passed"], kept.details["gate"]
+    assert "psi" in [check["name"] for check in kept.details["gate"]["checks"]]
+
+
+def test_a_refused_candidate_is_kept_aside_and_does_not_take_the_number(tmp_path: Path) -> None:
+    poisoned = [one for one in ROWS if one["occurred_at"] // DAY_MS != AS_OF // DAY_MS - 5]
+    kept = night(FakeHistory(poisoned, "2" * 64), tmp_path)
+    assert kept.refused
+    assert {f"refused/segments-000001-{kept.sha256[:12]}.{ending}" for ending in ("avro", "json")} == set(files(tmp_path))
+    assert night(FakeHistory(poisoned, "2" * 64), tmp_path).refused
+    good = night(FakeHistory(ROWS), tmp_path)
+    assert (False, 1) == (good.refused, good.version.version)
+    forced = night(FakeHistory(poisoned, "2" * 64), tmp_path, forced="the shop was closed")
+    assert (False, 2, "the shop was closed") == (forced.refused, forced.version.version, forced.version.provenance["forced"])
+    assert ["passed", "forced", "refused"] == [
+        models_command.summary(one)["gate"]
+        for one in [*Shelf(str(tmp_path), "segments").versions(), *Shelf(str(tmp_path), "segments").refused()]
+    ]
+
+
+def test_another_version_under_the_number_is_never_overwritten(tmp_path: Path) -> None:
+    shelf = Shelf(str(tmp_path), "segments")
+    shelf.put(FIRST)
+    assert shelf.put(FIRST).sha256 == digest(body_of(FIRST.version)).hex()
+    with pytest.raises(Misconfigured, match="another version under this number"):
+        shelf.put(candidate(k=4))
+
+
+def test_what_was_altered_or_is_not_there_is_told(tmp_path: Path) -> None:
+    shelf = Shelf(str(tmp_path), "segments")
+    shelf.put(FIRST)
+    with pytest.raises(Misconfigured, match="there is no version 7 of segments"):
+        shelf.get(7)
+    path = tmp_path / "segments-000001.avro"
+    path.write_bytes(body_of(replace(FIRST.version, created_at=1)))
+    with pytest.raises(Corrupt, match="it was altered"):
+        shelf.get(1)
+    path.write_bytes(b"\x02a")
+    with pytest.raises(Corrupt, match="not a model version"):
+        shelf.versions()
+    with pytest.raises(Misconfigured, match="neither a directory nor the URL"):
+        Shelf("nowhere://x", "segments")
+    assert [] == Shelf(str(tmp_path / "none"), "segments").versions()
+
+
+def test_versions_are_compared_segment_by_segment() -> None:
+    more = candidate(NIGHT, BEFORE, k=5)
+    rows = {row["segment_id"]: row for row in models_command.differences(FIRST.version, more.version)}
+    assert more.matching is not None
+    assert {f"seg_{n:04d}" for n in more.matching.born} == {name for name, row in rows.items() if row["state"] == "born"}
+    assert all(row["moved"] is None for row in rows.values() if row["state"] == "born")
+    same = models_command.differences(FIRST.version, FIRST.version)
+    assert [0.0, 0.0, 0.0] == [pytest.approx(row["moved"], abs=1e-9) for row in same]
