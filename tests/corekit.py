@@ -18,7 +18,7 @@ import yaml
 from streamer.core import fold as folding
 from streamer.core.columns import read_only
 from streamer.core.declaration import Declaration, declare
-from streamer.core.fold import CAUSES, TALLIES, Rows, make_changes
+from streamer.core.fold import CAUSES, TALLIES, Rows
 from streamer.core.model import Decision, ModelVersion, Scaling, Segment, features_as_of
 from streamer.core.partition import (
     DONE,
@@ -28,6 +28,7 @@ from streamer.core.partition import (
     pack_state,
     stack_judge,
     stack_sums,
+    tick,
     unpack_state,
     unstack_sums,
 )
@@ -182,10 +183,10 @@ class Stream:
         sums = stack_sums(data, judge)
         watermark = np.array([d.watermark for d in data], np.int64)
         tally = np.zeros((self.parts, TALLIES), np.int64)
-        changes = make_changes(len(events) + len(sweep) + len(names) + 1, len(self.plan.kind))
         numbers = (np.array([slot[key] for key in sweep], np.int32), np.array([part for part, _ in sweep], np.int32))
-        n = folding.fold(self.plan, judge, sums, work, rows, *numbers, self.era, watermark, tally, changes)
+        changes, n = folding.fold(self.plan, judge, sums, work, rows, *numbers, self.era, watermark, tally)
         self.profiles |= dict(zip(names, closed(self.plan, work), strict=True))
+        self.profiles = {key: body for key, body in self.profiles.items() if body}
         for i, d in enumerate(data):
             learned = None if d.centroids is None else unstack_sums(sums, i, len(d.centroids))
             self.states[i] = pack_state(replace(d, watermark=int(watermark[i]), learned=learned))
@@ -208,6 +209,11 @@ class Stream:
     def adopt_epoch(self, part: int, epoch: int, centroids: I64) -> None:
         """Let a partition adopt an epoch; everybody has been swept."""
         self.states[part] = pack_state(adopt_epoch(self.data(part), epoch, centroids))
+
+    def tick(self, part: int, as_of: int) -> list[Change]:
+        """Let time pass in a partition, with no event."""
+        self.states[part] = pack_state(tick(self.data(part), as_of, hourly=self.plan.horizon_hours > 0))
+        return self.sweep(part)
 
     def sweep(self, part: int) -> list[Change]:
         """Sweep all of a partition's customers."""

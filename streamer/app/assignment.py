@@ -19,10 +19,9 @@ from streamer.app.letters import source_partition
 from streamer.app.protocol import Base, MovedByHand, Seen, looked_back, recover
 from streamer.app.publishing import Publication
 from streamer.app.quarantine import Attempts
-from streamer.app.rebuild import SWEEP_BEGINS
 from streamer.core import outbox
 from streamer.core.errors import Corrupt, LostOwnership, Misconfigured
-from streamer.core.partition import PartitionData, unpack_state
+from streamer.core.partition import BEGINS, PartitionData, unpack_state
 from streamer.core.ports import Committed, OffsetOutOfRange, Topic
 
 if TYPE_CHECKING:
@@ -58,6 +57,9 @@ class Owned:
     attempts: Attempts = NO_ATTEMPTS
     passed_over: int = -1  # the offset of a record that is not to be read
     settlement: Settlement | None = None  # under way, once the rebuild has come to its end
+    began_from_state: bool = False  # the rebuild
+    visited: int = 0  # customers, by the sweep under way
+    heard_s: float = float("inf")  # when its last records came, on the monotonic clock
 
     @property
     def limit(self) -> int:
@@ -95,8 +97,8 @@ class TakenOver(NamedTuple):
     publication: Publication | None
 
 
-def take_over(tools: Tools, settings: Settings, declaration: Declaration, partition: int) -> TakenOver:
-    """Take a partition over.
+def take_over(tools: Tools, settings: Settings, declaration: Declaration, partition: int, *, forked: bool = False) -> TakenOver:
+    """Take a partition over. Where its state is `forked`, a rebuild begins from nothing (6c).
 
     Raises:
         Misconfigured: the partition's profiles are of another feature version, or its position was moved by hand.
@@ -126,9 +128,10 @@ def take_over(tools: Tools, settings: Settings, declaration: Declaration, partit
     if recovery.until is not None or settings.follow:
         entries = journal.read(tools.reader.read(Topic.JOURNAL, partition, 0, settings.publish_timeout_s))
     builds_on = recovery.until is not None and recovery.base is Base.STATE
-    if builds_on and not _led_to(tools, declaration, state, partition, entries):
+    if builds_on and (forked or not _led_to(tools, declaration, state, partition, entries)):
         recovery = replace(recovery, base=Base.NOTHING)
     owned = _owned(tools, declaration, partition, token, state, recovery)
+    owned.began_from_state = recovery.until is not None and recovery.base is Base.STATE
     owned.script = journal.script(entries, owned.data, owned.next_offset)
     owned.attempts = quarantine.attempts(state.attempts)
     if quarantine.suspicious(state, owned.next_offset):
@@ -154,7 +157,7 @@ def _owned(tools: Tools, declaration: Declaration, partition: int, token: str, s
     """Begin from what the recovery says; a sweep begins anew, since another server counts its cursor otherwise."""
     if recovery.base is Base.STATE:
         data = _data(partition, state, declaration)
-        data = replace(data, rebuilding=recovery.until is not None, cursor=data.cursor if data.swept else SWEEP_BEGINS)
+        data = replace(data, rebuilding=recovery.until is not None, cursor=data.cursor if data.swept else BEGINS)
         owned = Owned(partition, token, state.commit_id, state.next_offset, data, until=recovery.until)
     else:
         first = tools.log.bounds(partition)[0]

@@ -12,7 +12,7 @@ import numpy as np
 
 from streamer.core.columns import read_only
 from streamer.core.errors import Corrupt
-from streamer.core.fold import TALLIES, Changes, fold, make_changes
+from streamer.core.fold import TALLIES, Changes, fold
 from streamer.core.intake import Customers, group, hash_ids
 from streamer.core.ports import Packed
 from streamer.core.profile import CORRUPT, OTHER_VERSION, pack, unpack
@@ -98,10 +98,9 @@ def fold_batch(plan: Plan, parts: Parts, taken: Taken, swept: Mapping[int, Packe
     bad = np.flatnonzero((work.found == OTHER_VERSION) | (work.found == CORRUPT))
     if len(bad):
         raise _unreadable(parts.pseudonyms, customers, int(bad[0]), int(work.found[bad[0]]))
-    changes = make_changes(events + len(slot) + 1, len(plan.kind))
     tally = np.zeros((len(numbers), TALLIES), np.int64)
     swept_slot, swept_part = slot[events:], part[events:]
-    changed = fold(plan, parts.judge, parts.sums, work, rows, swept_slot, swept_part, parts.era, parts.watermark, tally, changes)
+    changes, changed = fold(plan, parts.judge, parts.sums, work, rows, swept_slot, swept_part, parts.era, parts.watermark, tally)
     values, bounds = pack(plan, work, np.arange(len(extra)))
     return Folded(customers, changes, changed, Packed(customers.ids, customers.id_bounds, values, bounds), tally)
 

@@ -122,7 +122,7 @@ class ChangeWriter:
         run = b"\0" if origin.run_id is None else b"\2" + _avro(origin.run_id)
         return Texts(
             prefix=self._prefix,
-            status=_array(_avro("entered")),
+            status=_strings(["entered", "exited"]),
             causes=_strings(CAUSES),
             features=_strings(origin.features),
             feature_version=_array(_avro(origin.feature_version)),

@@ -17,7 +17,8 @@ from streamer.app.changes import Written
 from streamer.core import outbox
 from streamer.core.columns import Fetched
 from streamer.core.errors import Unavailable
-from streamer.core.partition import DONE, Learned, PartitionData, pack_state, unstack_sums
+from streamer.core.partition import Learned, PartitionData, pack_state, unstack_sums
+from streamer.core.plan import hourly
 from streamer.core.ports import Commit, Committed, Outcome, OutRecord, Packed
 from streamer.core.reasons import Reason
 
@@ -108,12 +109,8 @@ def decide(tools: Tools, settings: Settings, partitions: Sequence[Owned], sums: 
         refused += [record._replace(headers=stamps[number]) for record in _quarantines(tools, settings, owned, batch, commit_ids[i])]
         changes = written.get(number, NOTHING_WRITTEN)
         data = replace(
-            owned.data,
-            watermark=int(batch.watermark[i]),
-            began=min(owned.data.began, int(began[i])),
-            cursor=str(batch.slices[number][0] or DONE) if number in batch.slices else owned.data.cursor,
-            learned=_learned(owned.data, sums, i),
-        )
+            owned.data, watermark=int(batch.watermark[i]), began=min(owned.data.began, int(began[i])), learned=_learned(owned.data, sums, i)
+        ).went_on(hourly(tools.intake.plan), batch.slices[number][0] if number in batch.slices else None)
         body = pack_state(data), outbox.pack(refused, changes.packed), folded.profiles(i)
         commit = Commit(number, owned.token, owned.commit_id, commit_ids[i], next_offset, *body, announce={}, clears=owned.clears)
         commits.append((commit, data))

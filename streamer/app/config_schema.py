@@ -251,7 +251,31 @@ class Model:
     dwell_s: Annotated[
         int, Setting(kinds.duration("s", 0, 3_650 * DAY_S), "How long a customer stays in a segment, in event time, before moving on.")
     ] = 3 * DAY_S
+    retention_s: Annotated[
+        int,
+        Setting(
+            kinds.duration("s", 0, 36_500 * DAY_S),
+            "After so long without an event, and the longest window, a customer leaves: status exited, and the profile is deleted.",
+        ),
+    ] = 400 * DAY_S
     first_fit: FirstFit = field(default_factory=FirstFit)
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    """How time passes where no event says so."""
+
+    tick_after_s: Annotated[
+        float | None,
+        Setting(
+            kinds.duration("s", 1, DAY_S, exact=False),
+            "How long after a boundary of time the clock of a partition that is idle so long goes on.",
+            nullable="never: only events move it",
+        ),
+    ] = 60
+    tick_within_s: Annotated[
+        float, Setting(kinds.duration("s", 0, 3_650 * DAY_S, exact=False), "Clocks go on alone while the job's latest event is no older.")
+    ] = 2 * DAY_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +346,7 @@ class Config:
     features: Features = field(default_factory=Features)
     limits: Limits = field(default_factory=Limits)
     model: Model = field(default_factory=Model)
+    time: Time = field(default_factory=Time)
     transactions: Annotated[
         Literal["off", "on"],
         Setting(

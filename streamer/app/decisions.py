@@ -1,4 +1,4 @@
-"""Decisions that the log does not say: which version and which epoch a partition judges by, from which offset on.
+"""Decisions that the log does not say: which version and epoch a partition judges by from which offset on, and when its clock went on.
 
 Laws: a decision is a commit of its own between two batches, with its journal entry in the outbox. Nothing is adopted before every customer
 has been judged by what was adopted last. Who follows a journal decides nothing of its own.
@@ -15,8 +15,10 @@ from streamer.app.commits import NO_PROFILES, stamp
 from streamer.app.models import ANNOUNCED
 from streamer.core import outbox
 from streamer.core.errors import Corrupt
-from streamer.core.partition import Announcement, adopt_epoch, adopt_version, pack_state
+from streamer.core.partition import Announcement, adopt_epoch, adopt_version, pack_state, tick, unpack_state
+from streamer.core.plan import hourly
 from streamer.core.ports import Commit
+from streamer.core.profile import DAY_MS, HOUR_MS, NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,6 +77,10 @@ class Decisions:
             if entry.kind == journal.QUARANTINE:
                 owned.passed_over = owned.script.popleft().at_offset
                 continue
+            if entry.kind == journal.TICK:
+                owned.script.popleft()
+                self._adopt(owned, tick(owned.data, entry.as_of, hourly=hourly(self._tools.intake.plan)), entry, told=True)
+                continue
             if not self._hands.drained(owned):
                 return
             owned.script.popleft()
@@ -116,6 +122,35 @@ class Decisions:
         adopted = adopt_epoch(owned.data, epoch, centroids)
         self._adopt(owned, adopted, journal.epoch_entry(adopted, owned.next_offset))
 
+    def tick(self) -> None:
+        """Let the clocks of idle partitions go on to the boundary of time that has come due, while the job's data are of today."""
+        settings, clock, in_hours = self._settings, self._tools.clock, hourly(self._tools.intake.plan)
+        if settings.tick_after_s is None:
+            return
+        tile_ms = HOUR_MS if in_hours else DAY_MS
+        now_ms, quiet_since = clock.now_ms(), clock.monotonic_s() - settings.tick_after_s
+        boundary = (now_ms - int(1000 * settings.tick_after_s)) // tile_ms * tile_ms
+        idle = [
+            owned
+            for owned in self._hands.owned.values()
+            if owned.data.model
+            and owned.data.watermark < boundary
+            and owned.heard_s <= quiet_since
+            and not owned.until
+            and not owned.script
+        ]
+        if not idle or now_ms - self._latest() > 1000 * settings.tick_within_s:
+            return
+        for owned in idle:
+            if self.holds(owned):
+                ticked = tick(owned.data, boundary, hourly=in_hours)
+                self._adopt(owned, ticked, journal.tick_entry(ticked, owned.next_offset))
+
+    def _latest(self) -> int:
+        """Read the latest watermark of any partition."""
+        states = self._tools.store.read(range(self._settings.partitions))
+        return max((unpack_state(state.state).watermark for state in states if state.commit_id), default=NEVER)
+
     def _adopt(
         self,
         owned: Owned,
@@ -133,7 +168,7 @@ class Decisions:
         records = [] if told else [r._replace(headers=(*r.headers, *stamp(commit_id, owned.next_offset))) for r in (*also, written)]
         self.commit(owned, commit_id, data, records, announce)
         if owned.commit_id == commit_id:
-            log.info("partition %d: %s %d.%d adopted at offset %d", owned.number, entry.kind, data.model, data.epoch, owned.next_offset)
+            log.info("partition %d: %s at offset %d, model %d.%d", owned.number, entry.kind, owned.next_offset, data.model, data.epoch)
 
     def commit(
         self,

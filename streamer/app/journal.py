@@ -14,6 +14,7 @@ import numpy as np
 
 from streamer.adapters.avro import codec, wire
 from streamer.core.ports import OutRecord, Topic
+from streamer.core.profile import NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,14 +24,15 @@ if TYPE_CHECKING:
     from streamer.core.ports import LogRecord
 
 ENTRY = "journal_entry"
-VERSION, EPOCH, QUARANTINE = "version", "epoch", "quarantine"
+VERSION, EPOCH, QUARANTINE, TICK = "version", "epoch", "quarantine", "tick"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One decision: which epoch of which version was adopted at which offset, and as of when customers are judged by a new version.
 
-    Or that the record at an offset is passed over unread, under the epoch that was adopted then.
+    Or that the record at an offset is passed over unread, under the epoch that was adopted then. Or that an idle partition's clock went on
+    to `as_of`.
     """
 
     kind: str
@@ -74,15 +76,24 @@ def epoch_entry(data: PartitionData, at_offset: int) -> Entry:
     return Entry(EPOCH, at_offset, data.watermark, data.model, data.epoch, payload)
 
 
+def tick_entry(data: PartitionData, at_offset: int) -> Entry:
+    """Record that the wall clock moved a partition's watermark."""
+    return Entry(TICK, at_offset, data.ticked, data.model, data.epoch, b"")
+
+
 def quarantine_entry(data: PartitionData, at_offset: int) -> Entry:
     """Record that the record at an offset is passed over unread."""
     return Entry(QUARANTINE, at_offset, data.watermark, data.model, data.epoch, b"")
 
 
 def read(records: Iterable[LogRecord]) -> list[Entry]:
-    """Read entries, dropping repetitions: the journal may hold an entry twice in at-least-once mode, and grows in (model, epoch)."""
+    """Read entries, dropping repetitions: the journal may hold an entry twice in at-least-once mode.
+
+    Adoptions grow in (model, epoch), ticks in time.
+    """
     entries: list[Entry] = []
     adopted = (0, -1)
+    ticked = NEVER
     passed_over: set[int] = set()
     for r in records:
         if r.value is None:
@@ -92,6 +103,10 @@ def read(records: Iterable[LogRecord]) -> list[Entry]:
         if entry.kind == QUARANTINE:
             if entry.at_offset not in passed_over:
                 passed_over.add(entry.at_offset)
+                entries.append(entry)
+        elif entry.kind == TICK:
+            if entry.as_of > ticked:
+                ticked = entry.as_of
                 entries.append(entry)
         elif (entry.model, entry.epoch) > adopted:
             adopted = (entry.model, entry.epoch)
@@ -103,6 +118,8 @@ def script(entries: Iterable[Entry], data: PartitionData, next_offset: int) -> d
     """Give the decisions that a state, which is at `next_offset`, has not taken yet."""
 
     def is_due(entry: Entry) -> bool:
+        if entry.kind == TICK:
+            return entry.as_of > data.ticked
         return entry.at_offset >= next_offset if entry.kind == QUARANTINE else (entry.model, entry.epoch) > (data.model, data.epoch)
 
     return deque(entry for entry in entries if is_due(entry))
@@ -114,7 +131,13 @@ def leads_to(entries: Sequence[Entry], data: PartitionData, next_offset: int, fi
     It is not where an owner that was none any more has decided upon a Redis that had been rolled back. `fixed_centroids`, (k, f), are those
     that the state's version began with; None where it has none.
     """
-    adoptions = [entry for entry in entries if entry.kind != QUARANTINE]
+    ticks = [entry for entry in entries if entry.kind == TICK]
+    taken_ticks = [entry for entry in ticks if entry.as_of <= data.ticked]
+    if data.ticked != max((entry.as_of for entry in taken_ticks), default=NEVER):
+        return False
+    if any(entry.at_offset > next_offset for entry in taken_ticks) or any(e.at_offset < next_offset for e in ticks[len(taken_ticks) :]):
+        return False
+    adoptions = [entry for entry in entries if entry.kind in (VERSION, EPOCH)]
     taken = [entry for entry in adoptions if (entry.model, entry.epoch) <= (data.model, data.epoch)]
     if any(entry.at_offset < next_offset for entry in adoptions[len(taken) :]):
         return False

@@ -1,9 +1,10 @@
 """The end of a rebuild (7d of `protocol.py`): the state is made to agree with what was published, in one commit that takes C's id.
 
 Laws: what subscribers were told wins. A customer of whom more was told than the state knows was judged by a slice of a sweep that was lost:
-the state learns the segment, its version and since when, and the sweep, coming by again, finds nothing new to tell. A customer of whom the
-state knows more than was told goes back to what was told, with the vote taken out, and is judged anew by the sweep, which tells it under
-the very version that it had.
+the state learns the segment, its version and since when, and the sweep, coming by again, goes on from there; who was told to have left
+leaves. A state that knows more than was told is a fork, where an owner that was none any more committed to a Redis that had been rolled
+back: the rebuild begins anew, from nothing. Should that know more too, the customer goes back to what was told, and is judged anew by the
+sweep.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from streamer.app.batch import joined
 from streamer.app.changes import CHANGE
 from streamer.app.commits import NO_PROFILES, commit_all, stamped
 from streamer.app.walk import walk
-from streamer.core.partition import Learned, pack_state
+from streamer.core.partition import BEGINS, Learned, pack_state
 from streamer.core.ports import Commit, Outcome, Packed, Topic
-from streamer.core.profile import FIRST_CODE, HELD, MODEL, NEVER, NEW_SEGMENT, NO_SEGMENT, PRESENT, SEGMENT, SINCE, VERSION, pack
+from streamer.core.profile import CLOCK, FIRST_CODE, HELD, MODEL, NEVER, NEW_SEGMENT, NO_SEGMENT, PRESENT, SEGMENT, SINCE, VERSION, pack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,8 +39,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 READ_RECORDS = 20_000
-SWEEP_BEGINS = "0"
 EXITED = "exited"
+
+
+class Forked(Exception):  # noqa: N818  # says what happened
+    """The state that a rebuild began from knows more than was told."""
 
 
 class Told(NamedTuple):
@@ -117,13 +121,15 @@ class Settlement:
         for met in walk(store, self.partition, plan, commit_id=commit_id):
             rows = []
             for u, told in self._differing(met):
-                if told.version > met.work.head[u, VERSION]:
+                head = met.work.head[u]
+                votes.take_back(met.work, u)
+                if told.version > head[VERSION]:
                     taught += 1
+                    left = told.segment == NO_SEGMENT
+                    head[CLOCK] = NEVER if left else max(head[CLOCK], told.since)  # who left has no profile
                 else:
                     taken_back += 1
-                    votes.take_back(met.work, u)
-                votes.move(met.work, u, told.segment)
-                met.work.head[u, VERSION], met.work.head[u, SEGMENT], met.work.head[u, SINCE] = told
+                head[VERSION], head[SEGMENT], head[SINCE] = told
                 rows.append(u)
             known += sum(fresh and customer in self.told for customer, fresh in zip(met.ids, met.fresh.tolist(), strict=True))
             if rows:
@@ -143,6 +149,7 @@ def settle(tools: Tools, settings: Settings, owned: Owned) -> Outcome | None:
     """Go on with ending a rebuild that has come to C: read a part, or commit; None while it is not over.
 
     Raises:
+        Forked: it is to begin from nothing.
         Unavailable: a server does not answer, a transaction is open where it reads, or Redis is not as the rebuild left it.
 
     """
@@ -155,6 +162,8 @@ def settle(tools: Tools, settings: Settings, owned: Owned) -> Outcome | None:
         return None
     numbers = [segment.number for segment in tools.shelf.get(owned.data.model).active] if owned.data.model else []
     agreed = owned.settlement.agree(tools.store, owned.commit_id, tools.intake.plan, owned.data, numbers)
+    if agreed.taken_back and owned.began_from_state:
+        raise Forked
     takes = Commit(
         owned.number,
         owned.token,
@@ -206,15 +215,8 @@ class _Votes:
         head[HELD], head[MODEL] = 0, 0
         self._sweeps_again = True
 
-    def move(self, work: Work, u: int, segment: int) -> None:
-        """Count a customer whom the adopted version has judged in another segment."""
-        head = work.head[u]
-        if self._learned is not None and head[MODEL] == self._data.model:
-            self._learned.members[self._place(int(head[SEGMENT]))] -= 1
-            self._learned.members[self._place(segment)] += 1
-
     def data(self) -> PartitionData:
-        cursor = SWEEP_BEGINS if self._sweeps_again else self._data.cursor
+        cursor = BEGINS if self._sweeps_again else self._data.cursor
         return replace(self._data, learned=self._learned, cursor=cursor, rebuilding=False)
 
     def _place(self, code: int) -> int:

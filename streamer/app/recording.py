@@ -117,13 +117,11 @@ class NoRecorder:
 def look_around(recorder: Recorder, log: EventLog, store: StateStore, owned: Mapping[int, Owned]) -> None:
     """Tell what is still to be done. A server that does not answer is not asked again: the work itself finds out soon enough."""
     ends = {number: log.end(number) for number in owned}
-    met = {number: one.data.learned for number, one in owned.items() if not one.data.swept}
+    met = {number: one.visited for number, one in owned.items() if not one.data.swept}
     backlogs: dict[int, int] = {}
     if met:
         with suppress(Unavailable):
-            customers = store.count(list(met))
-            judged = [0 if learned is None else int(learned.members.sum()) for learned in met.values()]
-            backlogs = {number: max(0, all_ - done) for number, all_, done in zip(met, customers, judged, strict=True)}
+            backlogs = {n: max(0, all_ - met[n]) for n, all_ in zip(met, store.count(list(met)), strict=True)}
     recorder.looked({number: end for number, end in ends.items() if end is not None}, backlogs)
 
 

@@ -39,7 +39,9 @@ class Settings:
     epoch_interval_s: float = 5.0
     idle_check_s: float = 5.0
     look_s: float = 1.0
-    sweep_records: int = 1000
+    sweep_records: int = 1000  # of one partition's sweep, between two batches
+    tick_after_s: float | None = 60.0  # an idle partition's clock goes on so long after a boundary; None: it never does
+    tick_within_s: float = 172_800.0  # while the job's data are no older
     era: int = 0
     follow: bool = False  # take decisions from an earlier run's journal alone
     exactly_once: bool = True

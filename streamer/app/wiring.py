@@ -237,6 +237,8 @@ def worker(config: Config, recorder: Recorder | None = None, around: Around = _n
         publish_timeout_s=config.kafka.timeout_s,
         poll_interval_s=min(1.0, config.model.epoch_interval_s),
         epoch_interval_s=config.model.epoch_interval_s,
+        tick_after_s=config.time.tick_after_s,
+        tick_within_s=config.time.tick_within_s,
         era=config.app.era,
         follow=follow,
         exactly_once=config.transactions == "on",
@@ -313,7 +315,7 @@ def compile_all(config: Config) -> None:
 
 def _first_fit(config: Config) -> FirstFit:
     model = config.model
-    decision = Decision(model.margin, model.margin_large, model.dwell_s * 1000)
+    decision = Decision(model.margin, model.margin_large, model.dwell_s * 1000, model.retention_s * 1000)
     return FirstFit(model.name, model.k, model.first_fit.customers_min, model.first_fit.history_days_min, SAMPLE_MAX, decision)
 
 

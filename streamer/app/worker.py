@@ -17,12 +17,12 @@ from streamer.app.commits import BACKOFF_FIRST_S, BACKOFF_MAX_S, NO_RECORDS, Fol
 from streamer.app.decisions import Decisions
 from streamer.app.leading import Leader
 from streamer.app.publishing import Publication
-from streamer.app.rebuild import settle
+from streamer.app.rebuild import Forked, settle
 from streamer.app.recording import look_around
 from streamer.app.tools import Settings, Tools, Totals
 from streamer.core.columns import select
 from streamer.core.errors import LostOwnership, Unavailable
-from streamer.core.partition import stack_judge, stack_sums
+from streamer.core.partition import BEGINS, stack_judge, stack_sums
 from streamer.core.ports import Committed, Outcome
 
 if TYPE_CHECKING:
@@ -51,12 +51,14 @@ class Worker:
         self._tools = tools
         self._life = tools.clock.token()
         self._owned: dict[int, Owned] = {}
+        self._swept_last = -1
+        self._forked: set[int] = set()
         self._waiting: dict[int, tuple[float, float]] = {}  # partition -> when to run its assignment, back-off after that
         self._judge: Judge | None = None
         self._sums: Sums | None = None
         self._order: tuple[int, ...] = ()
         self._last_event_s = tools.clock.monotonic_s()
-        self._due = {"poll": 0.0, "fit": 0.0, "epoch": 0.0, "idle": 0.0, "look": 0.0}
+        self._due = {"poll": 0.0, "fit": 0.0, "epoch": 0.0, "idle": 0.0, "look": 0.0, "tick": 0.0}
         self._decisions = Decisions(settings, tools, self)
         self._leader = Leader(settings, tools, self._decisions)
         self.totals = Totals()
@@ -99,6 +101,9 @@ class Worker:
         self._rebalance()
         if len(fetched):
             self._last_event_s = self._tools.clock.monotonic_s()
+            for number in np.flatnonzero(np.bincount(fetched.partition)).tolist():
+                if number in self._owned:
+                    self._owned[number].heard_s = self._last_event_s
             self._through(fetched)
             if len(fetched) < self._settings.records_max:  # no full batch waits: let nobody wait for the next
                 self._confirm()
@@ -174,7 +179,7 @@ class Worker:
             pause_s = self._waiting[partition][1]
             try:
                 tools.publishing.ready()
-                self._begin(take_over(tools, self._settings, self._declaration, partition))
+                self._begin(take_over(tools, self._settings, self._declaration, partition, forked=partition in self._forked))
             except (Unavailable, LostOwnership) as error:
                 log.warning("partition %d: %s; trying again in %.1f s", partition, error, pause_s)
                 tools.recorder.unavailable()
@@ -194,6 +199,7 @@ class Worker:
         if taken_over.publication is not None:
             self._tools.publishing.send([taken_over.publication])
         self._owned[owned.number] = owned
+        owned.heard_s = self._tools.clock.monotonic_s()
         if owned.clears:
             self._decisions.commit(owned, self._tools.clock.token(), owned.data)
             if self._owned.get(owned.number) is not owned:
@@ -236,13 +242,24 @@ class Worker:
                         held = select(held, np.flatnonzero(held.partition != number))
             fetched = held
 
-    def _slices(self, draining: int | None) -> dict[int, tuple[int, Packed]]:
-        """Read the next slice of each sweep that is due: by partition, the cursor after it and the profiles."""
-        return {
-            partition: self._tools.store.scan(partition, int(owned.data.cursor), self._settings.sweep_records, owned.commit_id)
-            for partition, owned in sorted(self._owned.items())
-            if owned.sweeping or (partition == draining and not owned.data.swept)
-        }
+    def _slices(self, draining: int | None, *, live: bool) -> dict[int, tuple[int, Packed]]:
+        """Read the next slices of the sweeps that are due: by partition, the cursor after it and the profiles.
+
+        Beside a batch of live events it is one slice alone, of the partition that has waited longest, so that live events need not wait.
+        """
+        due = [number for number, owned in self._owned.items() if owned.sweeping or (number == draining and not owned.data.swept)]
+        if draining is not None:
+            due = [draining]
+        elif live and due:
+            due = [min(due, key=lambda number: (number <= self._swept_last, number))]
+            self._swept_last = due[0]
+        slices = {}
+        for number in sorted(due):
+            owned = self._owned[number]
+            owned.visited *= owned.data.cursor != BEGINS
+            slices[number] = self._tools.store.scan(number, int(owned.data.cursor), self._settings.sweep_records, owned.commit_id)
+            owned.visited += len(slices[number][1].bounds) - 1
+        return slices
 
     def _commit_batch(self, fetched: Fetched | None, draining: int | None = None) -> None:
         """Fold a batch and the next slices of sweeps, and commit each partition that has either."""
@@ -250,7 +267,7 @@ class Worker:
             return
         tools, stage = self._tools, self._tools.recorder.stage
         with stage("sweep"):
-            slices = self._slices(draining)
+            slices = self._slices(draining, live=fetched is not None)
         lookup = np.full(self._settings.partitions, -1, np.int32)
         lookup[list(self._order)] = np.arange(len(self._order))
         batch = NO_RECORDS if fetched is None else fetched
@@ -349,13 +366,20 @@ class Worker:
 
     def _settle(self, owned: Owned) -> None:
         """Go on with ending a rebuild, a part at a time (7d)."""
-        outcome = settle(self._tools, self._settings, owned)
+        try:
+            outcome = settle(self._tools, self._settings, owned)
+        except Forked:
+            log.warning("partition %d: what Redis was rolled back to is not what was told of: rebuilding from nothing", owned.number)
+            self._forked.add(owned.number)
+            self._again(owned.number)
+            return
         if outcome is None:
             return
         self._tools.recorder.committed(outcome, None)
         if outcome is not Outcome.APPLIED:
             self._again(owned.number)
             return
+        self._forked.discard(owned.number)
         self.restack()
         self._tools.log.start(owned.number, owned.next_offset)
 
@@ -383,6 +407,8 @@ class Worker:
                 self._leader.lead(leader)
         if not settings.follow and due("poll", settings.poll_interval_s):
             self._decisions.heed()
+        if settings.tick_after_s is not None and not settings.follow and due("tick", settings.tick_after_s / 12):
+            self._decisions.tick()
 
     def _check_idle(self) -> None:
         """Look whether Redis still says what this worker knows: a loss goes unseen otherwise while no events come."""

@@ -34,7 +34,7 @@ class Texts(NamedTuple):
     """The texts that changes are made of, each with its length before it, as Avro has strings."""
 
     prefix: U8  # the framing
-    status: U8
+    status: Strings  # entered, exited
     causes: Strings
     features: Strings
     feature_version: U8
@@ -134,9 +134,11 @@ def _change(
     at = _string(data, at, change_ids, ID_BYTES * c, ID_BYTES * (c + 1))
     at = _string(data, at, ids, first, last)
     at = _varint(data, at, changes.version[c])
-    at = _bytes(data, at, texts.status, 0, len(texts.status))
-    at = _segment_id(data, at, texts, after)
-    at = _of(data, at, texts.segment_names, after)
+    left = after == NO_SEGMENT
+    named = before if left else after  # who leaves is told of the segment left
+    at = _of(data, at, texts.status, 1 if left else 0)
+    at = _segment_id(data, at, texts, named)
+    at = _of(data, at, texts.segment_names, named)
     at = _varint(data, at, 0 if before == NO_SEGMENT else 1)
     if before != NO_SEGMENT:
         at = _segment_id(data, at, texts, before)
@@ -153,8 +155,9 @@ def _change(
     at = _doubles(reals, row, data, at)
     at = _doubles(reals, row + 1, data, at)
     _top(changes, c, order)
-    top = min(TOP_FEATURES, f)
-    at = _varint(data, at, top)
+    top = 0 if left else min(TOP_FEATURES, f)
+    if top:
+        at = _varint(data, at, top)
     for rank in range(top):
         at = _of(data, at, texts.features, order[rank])
         at = _doubles(reals, row + 2 + order[rank], data, at)
@@ -194,7 +197,7 @@ def _encode(
         for i in range(len(strings.bounds) - 1):
             widest = max(widest, strings.bounds[i + 1] - strings.bounds[i])
     fixed = FIXED_BYTES + 10 * widest + len(texts.topic) + len(texts.tail) + len(texts.feature_version) + len(texts.prefix)
-    fixed += len(texts.status) + HEAD_BYTES + len(headers) + ID_BYTES
+    fixed += len(texts.status.data) + HEAD_BYTES + len(headers) + ID_BYTES
     for c in chosen:
         room += fixed + 2 * (id_bounds[changes.slot[c] + 1] - id_bounds[changes.slot[c]])
     data = np.empty(room, np.uint8)

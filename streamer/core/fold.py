@@ -2,8 +2,9 @@
 
 Laws:
 1. Tiles, lifetime measures and features depend on the events alone, not on their order (sums, least and greatest are commutative).
-2. Each customer's path depends on that customer's events, the model that its partition had adopted at each, and nothing else: not on batch
-   bounds, on other customers, or on when a sweep came by. What has come due for a customer is settled before that customer's next event.
+2. Each customer's path depends on that customer's events, the model that its partition had adopted at each, how far the partition's clock
+   was, and nothing else: not on batch bounds, on what moved the clock, or on when a sweep came by. What has come due for a customer is
+   settled before that customer's next event: first a version adopted since, then each boundary of time passed since, in order, as of it.
 3. A partition's sums are the sum of its customers' votes, each customer one vote, exact to the bit: a vote is taken out as it was put in.
 
 Distances and votes are fixed-point integers, so that every machine decides alike; docs/model.md gives the scales.
@@ -12,7 +13,7 @@ Distances and votes are fixed-point integers, so that every machine decides alik
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from streamer.core.profile import (
     FIRST_CODE,
     HELD,
     HOUR_MS,
+    LAST,
     MODEL,
     NEVER,
     NEW_SEGMENT,
@@ -39,6 +41,8 @@ from streamer.core.profile import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from streamer.core.columns import F64, I16, I32, I64, U8, U64
 
 VOTE_ONE = 1 << 12  # a vote's unit: 1.0 in standardised space
@@ -51,8 +55,8 @@ OTHER_SEGMENT = -1  # no segment of this model
 ID_BITS = 48
 
 # Causes of a change, in the order of `CAUSES`.
-FIRST_SEEN, BEHAVIOUR, DECAY, MODEL_DRIFT, MODEL_RESEED = range(5)
-CAUSES = ("first_seen", "behaviour", "decay", "model_drift", "model_reseed")
+FIRST_SEEN, BEHAVIOUR, DECAY, MODEL_DRIFT, MODEL_RESEED, EXPIRED = range(6)
+CAUSES = ("first_seen", "behaviour", "decay", "model_drift", "model_reseed", "expired")
 # What became of the rows, per partition.
 APPLIED, DUPLICATE, LATE, JUDGED = range(4)
 TALLIES = 4
@@ -95,6 +99,7 @@ class Judge(NamedTuple):
     margin: F64  # (p,)
     margin_large: F64  # (p,)
     dwell_ms: I64  # (p,)
+    retention_ms: I64  # (p,) after so long without an event a customer leaves
 
 
 class Sums(NamedTuple):
@@ -107,7 +112,7 @@ class Sums(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """Room for segment changes, `c` rows, in the order of publication per partition."""
+    """Room for segment changes, `c` rows, in the order of publication per partition. Who leaves has NO_SEGMENT after."""
 
     slot: I32  # (c,)
     part: I32  # (c,)
@@ -224,6 +229,7 @@ def _apply(plan: Plan, work: Work, u: int, rows: Rows, i: int) -> bool:
     kind = rows.type[i]
     clock = max(work.head[u, CLOCK], time)
     work.head[u, CLOCK] = clock
+    work.head[u, LAST] = max(work.head[u, LAST], time)
     for k in range(len(plan.life_op)):
         if not plan.life_mask[kind] >> k & 1:
             continue
@@ -460,18 +466,106 @@ def _judge(
 
 
 @kernel
-def _due(judge: Judge, work: Work, u: int, p: int) -> bool:
-    """Tell whether a customer has yet to be judged by the version that the partition has adopted."""
-    return judge.version[p] != 0 and work.head[u, MODEL] != judge.version[p] and work.head[u, CLOCK] != NEVER
+def next_boundary(plan: Plan, work: Work, u: int) -> int:
+    """Give the next instant at which windows roll off a customer though nothing happens: a midnight, or an hour while hours still count."""
+    clock = work.head[u, CLOCK]
+    if plan.horizon_hours:
+        hour = clock // HOUR_MS + 1
+        if hour <= work.head[u, LAST] // HOUR_MS + plan.horizon_hours + 1:
+            return hour * HOUR_MS
+    return (clock // DAY_MS + 1) * DAY_MS
+
+
+@kernel
+def _due(plan: Plan, judge: Judge, work: Work, u: int, p: int, now: int) -> bool:
+    """Tell whether a customer has yet to be judged by the version that the partition has adopted, or as of a boundary up to `now`."""
+    if judge.version[p] == 0 or work.head[u, CLOCK] == NEVER:
+        return False
+    return work.head[u, MODEL] != judge.version[p] or next_boundary(plan, work, u) <= now
+
+
+@kernel
+def _forget(work: Work, u: int) -> None:
+    """Leave a customer's columns as a new customer's."""
+    for i in range(work.head.shape[1]):
+        work.head[u, i] = 0
+    work.head[u, CLOCK] = NEVER
+    work.head[u, SINCE] = NEVER
+    work.head[u, LAST] = NEVER
+    work.id_count[u] = 0
+    work.days.count[u] = 0
+    work.hours.count[u] = 0
+    for s in range(work.seen.shape[1]):
+        for bucket in range(work.seen.shape[2]):
+            work.seen[u, s, bucket] = -1
 
 
 @compiled_uncounted
-def settle(plan: Plan, judge: Judge, sums: Sums, work: Work, u: int, p: int, era: int, changes: Changes, c: int) -> int:
-    """Do what has come due for a customer. Returns the number of changes so far."""
+def _leave(plan: Plan, judge: Judge, sums: Sums, work: Work, u: int, p: int, offset: int, cause: int, changes: Changes, c: int) -> int:
+    """Let a customer whom the adopted version has judged leave, as of its clock. Returns the number of changes so far."""
+    head, as_of = work.head[u], work.head[u, CLOCK]
+    code = head[SEGMENT]
+    current = segment_index(judge, p, code)
+    sums.members[p, current if current >= 0 else judge.number.shape[1]] -= 1
+    if head[HELD]:
+        _vote_out(work, u, sums, p)
+    changes.slot[c] = u
+    changes.part[c] = p
+    changes.offset[c] = offset
+    changes.cause[c] = cause
+    changes.before[c] = code
+    changes.after[c] = NO_SEGMENT
+    changes.since[c] = head[SINCE]
+    changes.occurred[c] = as_of
+    changes.version[c] = head[VERSION] + 1
+    changes.model[c] = judge.version[p]
+    changes.epoch[c] = judge.epoch[p]
+    changes.distance[c] = 0.0
+    changes.margin[c] = 0.0
+    for f in range(len(plan.kind)):
+        changes.feature[c, f] = 0.0
+        changes.vote[c, f] = 0
+    _forget(work, u)
+    for k in range(len(plan.life_op)):
+        work.life[u, k] = NEVER if plan.life_op[k] <= _LAST else 0
+    return c + 1
+
+
+@compiled_uncounted
+def settle(plan: Plan, judge: Judge, sums: Sums, work: Work, u: int, p: int, now: int, era: int, changes: Changes, c: int) -> int:
+    """Do what has come due for a customer up to `now`, as far as `changes` has room. Returns the number of changes so far."""
+    head, offset = work.head[u], judge.at_offset[p]
+    if head[MODEL] != judge.version[p]:
+        before = head[CLOCK]
+        head[CLOCK] = max(before, judge.as_of[p])
+        base = era * ERA_VERSIONS + offset * OFFSET_VERSIONS
+        c = _judge(plan, judge, sums, work, u, p, before, offset, base, wide(MODEL_RESEED), changes, c)
+    boundary = next_boundary(plan, work, u)
+    while boundary <= now and c < len(changes.slot):
+        before = head[CLOCK]
+        head[CLOCK] = boundary
+        if boundary - head[LAST] > judge.retention_ms[p]:
+            return _leave(plan, judge, sums, work, u, p, offset, wide(EXPIRED), changes, c)
+        c = _judge(plan, judge, sums, work, u, p, before, offset, wide(0), wide(DECAY), changes, c)
+        boundary = next_boundary(plan, work, u)
+    return c
+
+
+@kernel
+def _join(plan: Plan, judge: Judge, sums: Sums, work: Work, rows: Rows, i: int, era: int, tally: I64, changes: Changes, c: int) -> int:
+    """Take an event in. Returns the number of changes so far."""
+    u, p = wide(rows.slot[i]), wide(rows.part[i])
+    if _remember(plan, work, u, rows.event_id[i], rows.time[i]):
+        tally[p, DUPLICATE] += 1
+        return c
     before = work.head[u, CLOCK]
-    work.head[u, CLOCK] = max(before, judge.as_of[p])
-    base = era * ERA_VERSIONS + judge.at_offset[p] * OFFSET_VERSIONS
-    return _judge(plan, judge, sums, work, u, p, before, judge.at_offset[p], base, wide(MODEL_RESEED), changes, c)
+    tally[p, APPLIED] += 1
+    tally[p, LATE] += _apply(plan, work, u, rows, i)
+    if judge.version[p] == 0:
+        return c
+    tally[p, JUDGED] += 1
+    base = era * ERA_VERSIONS + (rows.offset[i] + 1) * OFFSET_VERSIONS
+    return _judge(plan, judge, sums, work, u, p, before, rows.offset[i], base, wide(BEHAVIOUR), changes, c)
 
 
 @compiled_uncounted
@@ -487,28 +581,44 @@ def _fold(
     watermark: I64,
     tally: I64,
     changes: Changes,
+    done: I64,
+    c: int,
 ) -> int:
-    c = wide(0)  # a constant would make a type of its own, and all that takes it would be compiled twice
-    for i in range(len(swept)):
+    """Go on from where `done` says: swept customers and rows done, and whether the next row is joined. It stops for want of room."""
+    room = len(changes.slot)
+    for i in range(done[0], len(swept)):
         u, p = wide(swept[i]), wide(swept_part[i])
-        if _due(judge, work, u, p):
-            c = settle(plan, judge, sums, work, u, p, era, changes, c)
-    for i in range(len(rows.slot)):
+        while _due(plan, judge, work, u, p, watermark[p]):
+            if c == room:
+                return c
+            c = settle(plan, judge, sums, work, u, p, watermark[p], era, changes, c)
+        done[0] = i + 1
+    for i in range(done[1], len(rows.slot)):
         u, p = wide(rows.slot[i]), wide(rows.part[i])
-        if _due(judge, work, u, p):
-            c = settle(plan, judge, sums, work, u, p, era, changes, c)
         watermark[p] = max(watermark[p], rows.time[i])
-        if _remember(plan, work, u, rows.event_id[i], rows.time[i]):
-            tally[p, DUPLICATE] += 1
-            continue
-        before = work.head[u, CLOCK]
-        tally[p, APPLIED] += 1
-        tally[p, LATE] += _apply(plan, work, u, rows, i)
-        if judge.version[p]:
-            tally[p, JUDGED] += 1
-            base = era * ERA_VERSIONS + (rows.offset[i] + 1) * OFFSET_VERSIONS
-            c = _judge(plan, judge, sums, work, u, p, before, rows.offset[i], base, wide(BEHAVIOUR), changes, c)
+        while _due(plan, judge, work, u, p, watermark[p]):
+            if c == room:
+                return c
+            c = settle(plan, judge, sums, work, u, p, watermark[p], era, changes, c)
+        if c == room:
+            return c
+        if not done[2]:
+            c = _join(plan, judge, sums, work, rows, i, era, tally, changes, c)
+            done[2] = 1
+            while _due(plan, judge, work, u, p, watermark[p]):  # who comes for the first time, and late
+                if c == room:
+                    return c
+                c = settle(plan, judge, sums, work, u, p, watermark[p], era, changes, c)
+        done[1] = i + 1
+        done[2] = 0
     return c
+
+
+class Run(NamedTuple):
+    """What a fold found: its changes, of which the first `count` rows are filled."""
+
+    changes: Changes
+    count: int  # type: ignore[assignment]  # a tuple's methods are not missed
 
 
 def fold(
@@ -522,12 +632,10 @@ def fold(
     era: int,
     watermark: I64,
     tally: I64,
-    changes: Changes,
-) -> int:
+) -> Run:
     """Fold a batch. First the swept customers are settled, then each event in turn.
 
-    Updates `sums`, `work`, `watermark` (p,) and `tally` (p, TALLIES) in place; `changes` must have room for one row per swept customer, per
-    event and per customer, and one more. Returns how many changes there are.
+    Updates `sums`, `work`, `watermark` (p,) and `tally` (p, TALLIES) in place.
     """
     joined = rows._replace(  # a batch with gaps would be compiled for anew
         value=np.ascontiguousarray(rows.value),
@@ -535,4 +643,19 @@ def fold(
         text=np.ascontiguousarray(rows.text),
         text_there=np.ascontiguousarray(rows.text_there),
     )
-    return _fold(plan, judge, sums, work, joined, swept, swept_part, era, watermark, tally, changes)
+    done = np.zeros(3, np.int64)
+    changes, count = make_changes(2 * len(rows.slot) + len(swept) + 1, len(plan.kind)), 0
+    while True:
+        count = _fold(plan, judge, sums, work, joined, swept, swept_part, era, watermark, tally, changes, done, count)
+        if done[0] == len(swept) and done[1] == len(rows.slot):
+            return Run(changes, count)
+        changes = _roomier(changes)
+
+
+def _roomier(changes: Changes) -> Changes:
+    """Double the room."""
+    larger: Changes = make_changes(2 * len(changes.slot), changes.vote.shape[1])
+    pairs: Iterator[tuple[Any, Any]] = zip(larger, changes, strict=True)
+    for new, old in pairs:
+        new[: len(old)] = old
+    return larger

@@ -59,11 +59,15 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """When a customer changes segment: shares of the distance to the present one, and event time."""
+    """When a customer changes segment: shares of the distance to the present one, and event time.
+
+    One of whom nothing was heard for longer than `retention_ms`, and than the longest window, leaves.
+    """
 
     margin: float = 0.10
     margin_large: float = 0.30
     dwell_ms: int = 3 * 86_400_000
+    retention_ms: int = 400 * 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,7 @@ class ModelVersion:
                 "margin": self.decision.margin,
                 "margin_large": self.decision.margin_large,
                 "dwell_ms": self.decision.dwell_ms,
+                "retention_ms": self.decision.retention_ms,
             },
             "quality": dict(self.quality),
             "provenance": dict(self.provenance),
@@ -170,7 +175,7 @@ def from_record(record: Mapping[str, Any]) -> ModelVersion:
         eligibility=tuple((rule["measure"], rule["at_least"]) for rule in record["eligibility"]),
         segments=tuple(Segment(s["number"], s["name"], s["members"], s["retired"]) for s in segments),
         centroids=np.array([s["centroid"] for s in segments], np.float64),
-        decision=Decision(decision["margin"], decision["margin_large"], decision["dwell_ms"]),
+        decision=Decision(decision["margin"], decision["margin_large"], decision["dwell_ms"], decision["retention_ms"]),
         quality=dict(record["quality"]),
         provenance=dict(record["provenance"]),
         previous_version=record["previous_version"],

@@ -1,8 +1,8 @@
 """What a partition's owner knows of it beside the profiles: clock, adopted model, sums, sweep; packed into one string with each commit.
 
 Laws: `unpack_state(pack_state(x))` equals x. Sums belong to the adopted version alone: adopting a version begins them at nothing.
-Nothing is adopted, neither an epoch nor the next version, before the sweep of the present version is over (`swept`): else it would show
-which customers had been swept by then.
+Nothing is adopted, neither an epoch nor the next version, before everybody is judged by the present version and as of the last boundary of
+time (`swept`): else it would show which customers had been swept by then.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamer.core.fold import Judge, Sums
-from streamer.core.profile import NEVER
+from streamer.core.profile import DAY_MS, HOUR_MS, NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from streamer.core.model import ModelVersion
 
 LAYOUT = 1
-DONE = "done"  # a sweep's cursor when it is over
+BEGINS = "0"  # a sweep's cursor when it begins
+DONE = "done"  # and when it is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +57,34 @@ class PartitionData:
     epoch: int = 0
     as_of: int = NEVER
     at_offset: int = 0
-    cursor: str = DONE  # of the sweep for the adopted version
+    cursor: str = DONE  # of the sweep
+    sweeping_to: int = NEVER  # as of when, at least, the sweep leaves everybody judged
+    settled: int = NEVER  # as of when, at least, everybody is judged
+    ticked: int = NEVER  # what the wall clock moved the watermark to last
     rebuilding: bool = False  # it is behind what was published
     centroids: I64 | None = None
     learned: Learned | None = None
 
     @property
     def swept(self) -> bool:
-        """Tell whether every customer has been judged by the adopted version."""
+        """Tell whether every customer has been judged by the adopted version, and as of the last boundary."""
         return self.cursor == DONE
 
+    def went_on(self, hourly: bool, cursor: int | None = None) -> PartitionData:  # noqa: FBT001  # the declaration's
+        """Take in that the watermark moved, and that a slice of a sweep left the `cursor`, 0 after the last.
 
-_PLAIN = ("feature_version", "watermark", "began", "model", "epoch", "as_of", "at_offset", "cursor", "rebuilding")
+        A boundary that the watermark crossed begins a sweep, once the one before is over. With `hourly`, boundaries are hours, else days.
+        """
+        now = self
+        if cursor is not None:
+            now = replace(now, cursor=str(cursor) if cursor else DONE, settled=now.settled if cursor else now.sweeping_to)
+        tile_ms = HOUR_MS if hourly else DAY_MS
+        if now.model and now.swept and now.watermark // tile_ms > now.settled // tile_ms:
+            return replace(now, cursor=BEGINS, sweeping_to=now.watermark // tile_ms * tile_ms)
+        return now
+
+
+_PLAIN = tuple(PartitionData.__slots__[:12])
 
 
 def pack_state(data: PartitionData) -> bytes:
@@ -111,10 +128,16 @@ def adopt_version(data: PartitionData, version: ModelVersion, at_offset: int, as
         epoch=0,
         as_of=as_of,
         at_offset=at_offset,
-        cursor="0",
+        cursor=BEGINS,
+        sweeping_to=as_of,
         centroids=centroids,
         learned=Learned.nothing(*centroids.shape),
     )
+
+
+def tick(data: PartitionData, as_of: int, *, hourly: bool) -> PartitionData:
+    """Move an idle partition's watermark on to a boundary that has come due."""
+    return replace(data, watermark=max(data.watermark, as_of), ticked=as_of).went_on(hourly)
 
 
 def adopt_epoch(data: PartitionData, epoch: int, centroids: I64) -> PartitionData:
@@ -159,6 +182,7 @@ def stack_judge(data: Sequence[PartitionData], versions: Mapping[int, ModelVersi
         margin=np.zeros(p),
         margin_large=np.zeros(p),
         dwell_ms=np.zeros(p, np.int64),
+        retention_ms=np.zeros(p, np.int64),
     )
     for i, (d, v) in enumerate(zip(data, known, strict=True)):
         if v is None or d.centroids is None:
@@ -170,6 +194,7 @@ def stack_judge(data: Sequence[PartitionData], versions: Mapping[int, ModelVersi
         for e, (measure, least) in enumerate(v.eligibility):
             judge.eligible[i, e] = lifetime[measure], least
         judge.margin[i], judge.margin_large[i], judge.dwell_ms[i] = v.decision.margin, v.decision.margin_large, v.decision.dwell_ms
+        judge.retention_ms[i] = max(v.decision.retention_ms, (declaration.horizon_days + 1) * DAY_MS)
     return judge
 
 

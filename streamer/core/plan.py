@@ -129,3 +129,8 @@ def _masks(types: tuple[str, ...], measures: Sequence[TileMeasure | LifetimeMeas
 def horizon_ms(plan: Plan) -> int:
     """Give the age beyond which an event can't count in any window."""
     return (plan.horizon_days + 1) * DAY_MS
+
+
+def hourly(plan: Plan) -> bool:
+    """Tell whether time passes in hours, because a window does, or in days."""
+    return plan.horizon_hours > 0

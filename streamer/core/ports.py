@@ -162,7 +162,8 @@ class StateStore(Protocol):
     def scan(self, partition: int, cursor: int, count: int, commit_id: str | None = None) -> tuple[int, Packed]:
         """Walk about `count` of the partition's profiles; the walk ends when the cursor returned is 0. A profile may come twice.
 
-        With `commit_id`, raises `Unavailable` as `load` does.
+        With `commit_id`, raises `Unavailable` as `load` does. Raises `Unavailable`, too, where the server has been started anew since
+        it gave the cursor: each start counts cursors otherwise, and going on would pass customers over.
         """
 
     def count(self, partitions: Sequence[int]) -> list[int]:

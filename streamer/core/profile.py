@@ -1,13 +1,13 @@
 """A customer's profile, packed into one string and unpacked into columns.
 
 Law: `pack(unpack(x)) == x` for every profile that `pack` made, and equal working columns pack to equal bytes, whatever the order in which
-events made them.
+events made them. A customer without a clock, of whom nothing is known, packs to no bytes: the profile is deleted.
 
-Layout 1, all integers LEB128 varints of 64 bits unless said otherwise, `z` zigzag:
+Layout 2, all integers LEB128 varints of 64 bits unless said otherwise, `z` zigzag:
 
     layout (1 byte), feature version tag (4 bytes, little-endian)
     number of day tiles, of hour tiles, of remembered ids
-    clock z, version, model, epoch, segment code, since z
+    clock z, version, model, epoch, segment code, since z, clock - time of the latest event
     held (0: no vote, else 1 + the segment's index in the model), if held: the vote, f 16-bit little-endian integers
     lifetime measures: a time as 0 (unknown) or 1 + clock - time; a count or sum z
     distinct measures, each: number of hit buckets, then (bucket (1 byte), clock's day - day)
@@ -30,13 +30,13 @@ from streamer.core.plan import BUCKETS, Plan
 if TYPE_CHECKING:
     from streamer.core.columns import I16, I32, I64, U8, U64
 
-LAYOUT = 1
+LAYOUT = 2
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
 NEVER = -(1 << 60)  # a time or clock that is not known
-# Columns of `Work.head`.
-CLOCK, VERSION, MODEL, EPOCH, SEGMENT, SINCE, HELD = range(7)
-HEAD = 7
+# Columns of `Work.head`. The clock is the latest instant as of which the customer was judged, or of an event; LAST is that of events alone.
+CLOCK, VERSION, MODEL, EPOCH, SEGMENT, SINCE, LAST, HELD = range(8)
+HEAD = 8
 # Segment codes: none yet, `new`, else FIRST_CODE + the segment's number.
 NO_SEGMENT, NEW_SEGMENT, FIRST_CODE = 0, 1, 2
 # What `unpack` found of a profile.
@@ -247,8 +247,9 @@ def _read_one(plan: Plan, work: Work, u: int, values: U8, at: int, end: int) -> 
             work.vote[u, f] = (low | high << 8) - ((high & 0x80) << 9)
             at += 2
     clock = wide(work.head[u, CLOCK])
-    if abs(clock) > -NEVER:
+    if abs(clock) > -NEVER or work.head[u, LAST] < 0:
         return False
+    work.head[u, LAST] = clock - work.head[u, LAST]
     for i in range(len(plan.life_op)):
         value, at = _get(values, at, end)
         if plan.life_op[i] >= _LIFE_SUMMED:
@@ -304,6 +305,7 @@ def unpack(plan: Plan, values: U8, bounds: I64, extra: I64) -> Work:
     for i in range(u):
         work.head[i, CLOCK] = NEVER
         work.head[i, SINCE] = NEVER
+        work.head[i, LAST] = NEVER
         for k in range(n_life):
             if plan.life_op[k] < _LIFE_SUMMED:
                 work.life[i, k] = NEVER
@@ -323,9 +325,11 @@ def _size_max(plan: Plan, work: Work, u: int) -> int:
 @kernel
 def _write_one(plan: Plan, work: Work, u: int, data: U8, at: int) -> int:
     begin = at
+    clock = work.head[u, CLOCK]
+    if clock == NEVER:
+        return at
     data[at] = LAYOUT
     at = _put_4(data, at + 1, plan.tag)
-    clock = work.head[u, CLOCK]
     day, hour = clock // DAY_MS, clock // HOUR_MS
     n_ids = 0
     while n_ids < work.id_count[u] and work.id_time[u, n_ids] >= clock - plan.ids_age_ms:
@@ -334,7 +338,7 @@ def _write_one(plan: Plan, work: Work, u: int, data: U8, at: int) -> int:
     at = _put(data, at, _kept(work.hours, u, hour, plan.horizon_hours))
     at = _put(data, at, n_ids)
     for i in range(HEAD):
-        value = work.head[u, i]
+        value = clock - work.head[u, i] if i == LAST else work.head[u, i]
         at = _put(data, at, _zig(value) if i in (CLOCK, SINCE) else value)
     if work.head[u, HELD]:
         for f in range(work.vote.shape[1]):

@@ -19,7 +19,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2]))  # it is run by path
 
 from streamer.core.declaration import declare
-from streamer.core.fold import TALLIES, fold, make_changes
+from streamer.core.fold import TALLIES, fold
 from streamer.core.partition import stack_judge, stack_sums
 from streamer.core.profile import pack, unpack
 from tests.bench import kit
@@ -71,11 +71,10 @@ def main() -> None:
 
     def core() -> kit.Figures:
         sums, watermark, tally = stack_sums(data, judge), np.zeros(1, np.int64), np.zeros((1, TALLIES), np.int64)
-        changes = make_changes(events + customers + 1, features)
         begin = time.perf_counter()
         work = unpack(stream.plan, values, bounds, extra)
         unpacked = time.perf_counter()
-        fold(stream.plan, judge, sums, work, rows, nobody, nobody, 0, watermark, tally, changes)
+        fold(stream.plan, judge, sums, work, rows, nobody, nobody, 0, watermark, tally)
         folded = time.perf_counter()
         packed, _ = pack(stream.plan, work, np.arange(customers))
         end = time.perf_counter()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from streamer.core.ports import Commit
 
 PARTITIONS = "partitions"
+CURSORS = 1 << 64
 
 
 @dataclass
@@ -140,12 +141,16 @@ class FakeStateStore:
         """Walk in the order of a hash, so that what comes and goes between two steps hides nothing, as in Redis."""
         if commit_id is not None:
             self._must_be(partition, commit_id)
+        start, cursor = divmod(cursor, CURSORS)
+        if start not in (0, self.server.hashing + 1):
+            message = f"the fake Redis was started anew while partition {partition} was walked"
+            raise Unavailable(message)
         profiles = self._partition(partition).profiles
         hashed = ((zlib.crc32(customer, self.server.hashing), customer) for customer in profiles)
         order = sorted(one for one in hashed if one[0] >= cursor)
         last = order[min(max(count, 1), len(order)) - 1][0] if order else 0
         taken = [customer for place, customer in order if place <= last]
-        following = 0 if len(taken) == len(order) else last + 1
+        following = 0 if len(taken) == len(order) else last + 1 + (self.server.hashing + 1) * CURSORS
         return following, Packed(*joined_with_bounds(taken), *joined_with_bounds([profiles[customer] for customer in taken]))
 
     def count(self, partitions: Sequence[int]) -> list[int]:

@@ -15,7 +15,7 @@ from streamer.core.declaration import declare
 from streamer.core.fold import FINER, VOTE_MAX
 from streamer.core.hashing import xxh64
 from streamer.core.model import Decision, ModelVersion, Scaling, Segment
-from streamer.core.partition import next_centroids
+from streamer.core.partition import next_centroids, pack_state
 from streamer.core.profile import ABSENT, CORRUPT, FIRST_CODE, NEVER, NEW_SEGMENT, NO_SEGMENT, OTHER_VERSION, PRESENT
 from tests import oracle
 from tests.corekit import DAY_MS, Change, Event, Stream, closed, log, opened, valid, version_of
@@ -109,7 +109,7 @@ def test_a_profile_of_another_feature_version_or_layout_is_refused(data: st.Data
     packed = list(stream.profiles.values())
     other = stream.plan._replace(tag=stream.plan.tag ^ data.draw(st.integers(1, 2**32 - 1)))
     assert [OTHER_VERSION] * len(packed) == opened(other, packed).found.tolist()
-    assert [CORRUPT] * len(packed) == opened(stream.plan, [sealed(b"\2" + body[1:-4]) for body in packed]).found.tolist()
+    assert [CORRUPT] * len(packed) == opened(stream.plan, [sealed(b"\3" + body[1:-4]) for body in packed]).found.tolist()
 
 
 @given(st.data())
@@ -172,7 +172,10 @@ def versions(draw: st.DrawFn, declaration: Declaration, number: int) -> ModelVer
             np.full(f, -1e6), np.full(f, 1e6), np.zeros(f), scale, np.array([float(draw(st.integers(0, 7)) > 0) for _ in range(f)])
         ),
         decision=Decision(
-            draw(st.sampled_from([0.0, 0.1, 0.5])), draw(st.sampled_from([0.3, 0.9])), draw(st.sampled_from([0, DAY_MS, 30 * DAY_MS]))
+            draw(st.sampled_from([0.0, 0.1, 0.5])),
+            draw(st.sampled_from([0.3, 0.9])),
+            draw(st.sampled_from([0, DAY_MS, 30 * DAY_MS])),
+            draw(st.sampled_from([0, 400 * DAY_MS])),
         ),
         eligibility=tuple((name, draw(st.integers(1, 3))) for name in counts[: draw(st.integers(0, 2))]),
     )
@@ -201,12 +204,17 @@ def decisions(draw: st.DrawFn, declaration: Declaration, rows: Sequence[Mapping[
 def play(
     tree: Row, rows: Sequence[Mapping[str, Any]], decided: Sequence[Decided], parts: int = 1, rng: random.Random | None = None
 ) -> Stream:
-    """Fold events and follow decisions: one event at a time, and sweeps when they must be, or, with `rng`, in any batches and sweeps."""
+    """Fold events and follow decisions: one event at a time, and sweeps when they must be, or, with `rng`, in any batches and sweeps.
+
+    Before each decision and in the end every partition's clock goes on to the latest event of any.
+    """
     stream = Stream.of(tree, parts=parts)
     placed = log(rows, parts)
     places = [0, *(d.place for d in decided), len(rows)]
     for (begin, end), decision in zip(pairwise(places), [*decided, None], strict=True):
         _fold(stream, placed[begin:end], rng)
+        for part in range(parts):
+            stream.states[part] = pack_state(replace(stream.data(part), watermark=max(stream.data(p).watermark for p in range(parts))))
         for part in range(parts):
             _sweep(stream, part, rng)
         if decision is not None:
@@ -276,6 +284,7 @@ def test_neither_batches_nor_sweeps_show_in_changes_profiles_or_sums(data: st.Da
 @given(st.data(), st.integers(2, 4), st.integers(0, 2**32))
 def test_partitions_do_not_show_in_changes_or_sums(data: st.DataObject, parts: int, seed: int) -> None:
     tree, rows, decided = scenario(data)
+    rows = sorted(rows, key=lambda row: row["occurred_at"])  # else it shows how far a partition's clock is when a late event comes
     plain, other = play(tree, rows, decided), play(tree, rows, decided, parts, random.Random(seed))
     assert paths(plain.changes) == paths(other.changes)
     assert total(plain) == total(other)
@@ -301,14 +310,15 @@ def test_changes_of_a_customer_form_a_path_with_growing_versions_and_right_cause
         assert (NO_SEGMENT, NEVER, "first_seen") == (path[0].before, path[0].since, path[0].cause)
         for change in path:
             assert change.before != change.after
+            assert (change.after == NO_SEGMENT) == (change.cause == "expired")
             places = {segment.number for segment in used[change.model].active}
-            assert change.after == NEW_SEGMENT or change.after - FIRST_CODE in places
+            assert change.after in (NEW_SEGMENT, NO_SEGMENT) or change.after - FIRST_CODE in places
             assert all(abs(vote) <= VOTE_MAX for vote in change.vote)
         for earlier, later in pairwise(path):
             assert earlier.version < later.version
-            assert (earlier.after, earlier.occurred) == (later.before, later.since)
+            assert (earlier.after, earlier.occurred if earlier.after else NEVER) == (later.before, later.since)
             assert later.since <= later.occurred
-            assert later.cause != "first_seen"
+            assert (later.cause == "first_seen") == (earlier.cause == "expired")
             assert later.cause != "model_drift" or later.epoch > 0
             assert later.cause != "model_reseed" or (later.epoch, later.model > earlier.model) == (0, True)
 
@@ -316,8 +326,16 @@ def test_changes_of_a_customer_form_a_path_with_growing_versions_and_right_cause
 @given(st.data())
 def test_a_model_changes_nothing_of_what_events_alone_make(data: st.DataObject) -> None:
     tree, rows, decided = scenario(data)
-    judged, plain = play(tree, rows, [replace(d, as_of=NEVER) for d in decided]), Stream.of(tree)
+    first = min((row["occurred_at"] for row in rows), default=0)
+    rows = [row for row in rows if row["occurred_at"] < first + 400 * DAY_MS]  # nobody leaves
+    lasting = [replace(d, as_of=NEVER, version=d.version and staying(d.version)) for d in decided]
+    judged, plain = play(tree, rows, [replace(d, place=min(d.place, len(rows))) for d in lasting]), Stream.of(tree)
     plain.fold_all(log(rows))
     if rows:
         as_of = max(row["occurred_at"] for row in rows)
         assert plain.features(as_of).tobytes() == judged.features(as_of).tobytes()
+
+
+def staying(version: ModelVersion) -> ModelVersion:
+    """Give a version that lets nobody leave within 400 days."""
+    return replace(version, decision=replace(version.decision, retention_ms=400 * DAY_MS))

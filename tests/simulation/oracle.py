@@ -13,9 +13,10 @@ import numpy as np
 from streamer.adapters.avro import codec, wire
 from streamer.app import journal
 from streamer.app.changes import CHANGE
-from streamer.core.fold import TALLIES, fold, make_changes
+from streamer.core.fold import TALLIES, fold
 from streamer.core.intake import group, hash_ids
-from streamer.core.partition import PartitionData, adopt_epoch, adopt_version, stack_judge, stack_sums, unstack_sums
+from streamer.core.partition import PartitionData, adopt_epoch, adopt_version, stack_judge, stack_sums, tick, unstack_sums
+from streamer.core.plan import hourly
 from streamer.core.profile import pack, unpack
 from tests.fakes.broker import as_fetched
 from tests.fakes.state_store import cut, joined_with_bounds
@@ -79,12 +80,18 @@ class Replay:
         first = 0
         for entry in said.entries:
             first = self._events(taken, first, entry.at_offset)
-            if entry.kind == journal.VERSION:
+            if entry.kind == journal.TICK:
+                self.data = tick(self.data, entry.as_of, hourly=hourly(self.rules.plan))
+                self._sweep()
+            elif entry.kind == journal.VERSION:
+                self._sweep()
                 self.data = adopt_version(self.data, self.rules.shelf.get(entry.model), entry.at_offset, entry.as_of)
                 self._sweep()
-            elif self.data.centroids is not None:
+            elif entry.kind == journal.EPOCH and self.data.centroids is not None:
+                self._sweep()
                 self.data = adopt_epoch(self.data, entry.epoch, entry.centroids(self.data.centroids.shape))
         self._events(taken, first, said.high)
+        self._sweep()
         return Expected(self.changes, self.profiles, self.data, fetched.offset[taken.status != 0].tolist())
 
     def _events(self, taken: Any, first: int, end: int) -> int:
@@ -101,7 +108,7 @@ class Replay:
         return max(last, first)
 
     def _sweep(self) -> None:
-        """Judge every customer by the version just adopted."""
+        """Judge every customer by the version adopted, and as of every boundary."""
         nothing = self.rules.intake.take(as_fetched([]), np.zeros(0, np.int32)).rows
         self._fold(nothing, sorted(self.profiles), len(self.profiles))
 
@@ -116,12 +123,12 @@ class Replay:
         work = unpack(plan, *joined_with_bounds([self.profiles.get(customer, b"") for customer in known]), room)
         judge = stack_judge([self.data], rules.shelf.known, rules.declaration)
         sums = stack_sums([self.data], judge)
-        changes = make_changes(len(ids) + len(known) + 1, len(plan.kind))
         watermark, tally = np.array([self.data.watermark]), np.zeros((1, TALLIES), np.int64)
         sweeping = slot[:swept], np.zeros(swept, np.int32)
-        count = fold(plan, judge, sums, work, rows._replace(slot=slot[swept:]), *sweeping, 0, watermark, tally, changes)
+        changes, count = fold(plan, judge, sums, work, rows._replace(slot=slot[swept:]), *sweeping, 0, watermark, tally)
         values, bounds = pack(plan, work, np.arange(len(known)))
         self.profiles |= dict(zip(known, cut(values, bounds), strict=True))
+        self.profiles = {customer: body for customer, body in self.profiles.items() if body}
         began = min(self.data.began, int(rows.time.min()) if len(rows.time) else self.data.began)
         learned = None if self.data.centroids is None else unstack_sums(sums, 0, len(self.data.centroids))
         self.data = PartitionData(**{**_fields(self.data), "watermark": int(watermark[0]), "began": began, "learned": learned})

@@ -44,7 +44,7 @@ class Profile:
     records_max: tuple[int, ...] = (3, 10, 40)
     sweep_records: tuple[int, ...] = (1, 4, 50)
     forth: bool = True  # whether a rollback may bring back what an earlier one undid
-    rehashes: bool = False  # whether a Redis that comes back as it was earlier counts the cursors of its scans otherwise
+    rehashes: bool = True  # whether a Redis that comes back as it was earlier counts the cursors of its scans otherwise
 
 
 USUAL = Profile("usual")

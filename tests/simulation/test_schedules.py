@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from streamer.app import journal
 from tests.simulation.profiles import BEFALLS, FAULTS_MIN
 from tests.simulation.verdict import hold
 from tests.simulation.world import EVENTS, PARTITIONS, WORKERS, World
@@ -13,7 +14,7 @@ from tests.simulation.world import EVENTS, PARTITIONS, WORKERS, World
 pytestmark = pytest.mark.compiled  # whole jobs, over and over
 
 QUICK = 300
-LONG = int(os.environ.get("SIMULATION_SEEDS", "4000"))
+LONG = int(os.environ.get("SIMULATION_SEEDS", "9700"))
 PARTS = 20
 """Parts of the long run, so that two processes share them."""
 
@@ -43,10 +44,13 @@ def test_the_same_seed_gives_the_same_schedule_to_the_last_call() -> None:
 
 
 def test_schedules_are_as_hard_as_they_are_said_to_be() -> None:
-    """At least 3 workers, 4 partitions, 300 events and 5 faults, learning on; every sort of fault befalls some of them."""
+    """At least 3 workers, 4 partitions, 300 events and 5 faults, learning and time on; every sort of fault befalls some of them."""
     assert (3, 4, 300, 5) == (WORKERS, PARTITIONS, EVENTS, FAULTS_MIN)
     worlds = [hold(seed) for seed in range(10_000, 10_040)]
     assert {name for name, _ in BEFALLS} == {name for world in worlds for name in world.befallen}
     assert all(EVENTS <= sum(log.high for log in world.job.broker.topics["customer-events"]) for world in worlds)
     assert all(max(data.epoch for data in world.job.data()) >= 1 for world in worlds)
+    changes = [change["cause"] for world in worlds for change in world.job.changes()]
+    assert {"first_seen", "behaviour", "decay", "model_drift", "expired"} <= set(changes)
+    assert 40 < sum(entry.kind == journal.TICK for world in worlds for entry in world.job.entries())
     assert 20 < sum(len(world.job.changes()) for world in worlds) / len(worlds)

@@ -126,7 +126,7 @@ def versions_grow(partition: int, told: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _state(partition: int, found: PartitionData, expected: PartitionData) -> None:
-    plain_names = ("watermark", "began", "model", "epoch", "as_of", "at_offset")
+    plain_names = ("watermark", "began", "model", "epoch", "as_of", "at_offset", "ticked")
     same = all(getattr(found, name) == getattr(expected, name) for name in plain_names)
     same &= (found.learned is None) == (expected.learned is None)
     if found.learned is not None and expected.learned is not None:

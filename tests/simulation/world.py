@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from greenlet import getcurrent, greenlet
 
+from streamer.app.first_model import FirstFit
 from streamer.core.errors import Unavailable
+from streamer.core.model import Decision
 from streamer.core.ports import ClientFailed
 from tests.fakes.faults import Fault, Faults, Killed
-from tests.fakes.job import INPUT, Job, encoded, shop
+from tests.fakes.job import FEATURES, INPUT, NAME, Job, encoded, shop
 from tests.simulation.profiles import USUAL
 
 if TYPE_CHECKING:
@@ -40,7 +42,17 @@ TURNS = 900  # that faults and events are spread over
 SESSION_S = 4.0
 SNAPSHOTS_MAX = 6
 SETTLE_ROUNDS_MAX = 600
-LEARNING = {"epoch_interval_s": 0.6, "poll_interval_s": 0.2, "idle_check_s": 1.0}
+LEARNING = {"epoch_interval_s": 0.6, "poll_interval_s": 0.2, "idle_check_s": 1.0, "tick_after_s": 1.0}
+AHEAD_MS = (0, 3_600_000, 20 * 3_600_000, 40 * 3_600_000)  # how far the wall clock may be before the events: idle partitions tick
+FORGETFUL = {
+    **FEATURES,
+    "features": {
+        "days_since_event": {"recency": "last_event", "cap": "30d", "transform": "log1p"},
+        "views_5d": {"sum": "views", "window": "5d", "transform": "log1p"},
+        "spend_9d": {"sum": "spend", "window": "9d", "transform": "log1p"},
+    },
+}
+FIT = FirstFit(NAME, 3, 12, 0, 1000, Decision(dwell_ms=0, retention_ms=11 * 86_400_000))
 STORE = ("claim", "read", "owners", "load", "commit", "scan", "count", "announced")
 
 
@@ -110,7 +122,7 @@ class World:
         """Draw the job's settings, and start the workers."""
         self.rng = random.Random(self.seed)
         self.main = getcurrent()
-        self.job = Job(partitions=PARTITIONS, settings=dict(LEARNING))
+        self.job = Job(partitions=PARTITIONS, features=FORGETFUL, settings=dict(LEARNING), first_fit=FIT)
         self.job.broker.arrival = self.rng.choice(self.profile.arrival)
         self.events = list(shop(EVENTS, CUSTOMERS, self.seed))
         for _ in range(WORKERS):
@@ -204,13 +216,20 @@ class World:
         return Snapshot(turn, copy.deepcopy(self.job.redis.namespaces))
 
     def _send(self, events: list[dict[str, Any]]) -> None:
-        """Put events into the log, now and then one twice and one that is nonsense."""
+        """Put events into the log, now and then one twice and one that is nonsense; the wall clock is a little ahead of them."""
+        if events:
+            self._wall(events[-1]["occurred_at"] + self.rng.choice(AHEAD_MS))
         for event in events:
             partition = int.from_bytes(event["customer_id"].encode(), "big") % PARTITIONS
             for _ in range(2 if self.rng.random() < 0.03 else 1):
                 self.job.broker.append(INPUT, partition, event["customer_id"].encode(), encoded(event))
             if self.rng.random() < 0.03:
                 self.job.broker.append(INPUT, partition, b"bad", b"nonsense")
+
+    def _wall(self, now_ms: int) -> None:
+        """Move the wall clock on."""
+        clock = self.job.clock
+        clock.wall_ms = max(clock.wall_ms, now_ms - int(clock.passed_s * 1000))
 
     def _turn(self) -> None:
         """Let one process go on to its next call, and time pass."""
@@ -388,6 +407,8 @@ class World:
         if all(process.dead for process in self.processes):
             self.start()
         working = [process.worker for process in self.processes if not process.dead]
+        self._settle(working)
+        self._wall(self.job.clock.now_ms() + 86_400_000)  # a day on which nothing happens
         self._settle(working)
 
     def _settle(self, workers: list[Worker]) -> None:

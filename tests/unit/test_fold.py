@@ -129,8 +129,12 @@ def test_a_customer_dwells_until_the_time_is_up_or_the_margin_is_large() -> None
     walk = Walk(plane())
     walk.to(0)
     assert [] == walk.to(230, t=T0 + 3 * DAY_MS - 1)  # 26 % nearer, a millisecond early
-    change = only(walk.to(230, t=T0 + 3 * DAY_MS))
-    assert (FIRST, SECOND, "behaviour", T0, T0 + 3 * DAY_MS) == (change.before, change.after, change.cause, change.since, change.occurred)
+    change = only(walk.stream.tick(0, T0 + 3 * DAY_MS + 5))
+    assert (FIRST, SECOND, "decay", T0, T0 + 3 * DAY_MS) == (change.before, change.after, change.cause, change.since, change.occurred)
+    awake = Walk(plane())
+    awake.to(0, t=T0 + HOUR_MS)
+    change = only(awake.to(230, t=T0 + 3 * DAY_MS + HOUR_MS))
+    assert (FIRST, SECOND, "behaviour", T0 + HOUR_MS) == (change.before, change.after, change.cause, change.since)
     quick = Walk(plane())
     quick.to(0)
     assert SECOND == only(quick.to(240, t=T0)).after  # 33 % nearer
@@ -181,7 +185,7 @@ def test_it_is_not_the_model_that_moves_a_customer_whose_dwell_is_over() -> None
     walk.to(0)
     walk.to(230, t=T0 + 1)
     walk.epoch(1, (0, 0), (4, 0.01))
-    assert "behaviour" == only(walk.to(230, t=T0 + 3 * DAY_MS)).cause
+    assert "decay" == only(walk.to(230, t=T0 + 3 * DAY_MS)).cause
 
 
 def test_adoption_moves_customers_at_the_sweep_or_before_their_next_event_alike() -> None:
@@ -316,10 +320,10 @@ def test_a_repeated_id_changes_nothing_but_the_watermark() -> None:
     walk = Walk(plane(AT_ONCE))
     walk.send(event("move", T0, event_id="e"))
     before = dict(walk.stream.profiles)
-    assert [] == walk.send(event("move", T0 + DAY_MS, event_id="e", amount=400))
+    assert [] == walk.send(event("move", T0 + HOUR_MS, event_id="e", amount=400))
     assert before == walk.stream.profiles
     assert [1, 1, 0, 1] == walk.stream.tally.tolist()
-    assert T0 + DAY_MS == walk.stream.data().watermark
+    assert T0 + HOUR_MS == walk.stream.data().watermark
     walk.send(event("move", T0, "bob", event_id="e"))
     assert [2, 1, 0, 2] == walk.stream.tally.tolist()
 

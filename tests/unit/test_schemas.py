@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 PUBLISHED = {
     ("behaviour_event", 1): "03fe003ef32b006e12839569625eebc6f5dd6b70a5e497e7d69b7fdde230c555",
     ("segment_change", 1): "13ab943e6b5f458e8d90d0cb4950920594435361a534679fae52814f86abc602",
+    ("segment_change", 2): "e1f849b8d1d6c973a74cb04a2fb20e022461e3d2868ff1568e6314b2401d709a",
     ("model_version", 1): "7c931818ab470653e4679dddcf4fd65715654e299d15e2c5aeba1405c9953e56",
+    ("model_version", 2): "a09f380747a303892925c0e8a8fa3d37ceb85faf1e5b254bee548ac4cd524443",
     ("journal_entry", 1): "4fb89b3278ffdae921fb781eaf64f6b27958e52c8cf39f4b3ca2926b966c5c4e",
 }
 """SHA-256 of every published version. Add a line with each release; never change one: subscribers and rebuilds read with that schema."""
@@ -173,7 +175,7 @@ def test_the_command_exits_with_1_and_says_each_finding(monkeypatch: pytest.Monk
 
 def test_the_command_lists_every_schema() -> None:
     lines = CliRunner().invoke(app, ["list"]).output.splitlines()
-    assert "segment_change: version 1 = id 1001" == lines[1]
+    assert "segment_change: version 1 = id 1001, version 2 = id 1002" == lines[1]
     assert list(schemas.NAMES) == [line.partition(":")[0] for line in lines]
 
 

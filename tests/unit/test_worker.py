@@ -89,7 +89,7 @@ def test_learning_goes_on_in_epochs_that_every_partition_adopts_and_journals() -
     job.settle(worker)
     assert_whole(job, events)
     assert 5 < max(data.epoch for data in job.data())
-    assert {"model_drift", "behaviour", "first_seen"} == {change["cause"] for change in job.changes()}
+    assert {"model_drift", "behaviour", "first_seen", "decay"} == {change["cause"] for change in job.changes()}
 
 
 def test_changes_bear_what_subscribers_and_a_later_rebuild_need() -> None:

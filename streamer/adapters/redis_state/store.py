@@ -31,6 +31,7 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import re
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -52,6 +53,7 @@ JOIN_BELOW_BYTES = 1 << 16
 """Smaller commits are copied into one buffer: cheaper than another system call."""
 
 _META = (b"owner", b"commit_id", b"previous_commit_id", b"next_offset", b"state", b"outbox", b"claims", b"attempts")
+_CURSORS = 1 << 64  # one server's cursors are below; what a scan gives counts them from another place for each start of a server
 _PARTITIONS = "partitions"
 _OUTCOMES = {0: Outcome.APPLIED, 1: Outcome.OTHER_OWNER, 2: Outcome.OTHER_COMMIT}
 _NAME = re.compile(r"[A-Za-z0-9_.:-]+")
@@ -151,12 +153,21 @@ class RedisStateStore:
     def scan(self, partition: int, cursor: int, count: int, commit_id: str | None = None) -> tuple[int, Packed]:
         """Walk about `count` of the partition's profiles; the walk ends when the cursor returned is 0."""
         key = self._key(partition, "profiles")
-        parts = [wire.request(b"HSCAN", key, b"%d" % cursor, b"COUNT", b"%d" % count) + self._ask_commit_id(partition)]
-        [replies] = self._link.ask([Request(key, parts, 2)], reads_only=True)
-        [following, pairs], found = self._link.checked(replies)
+        start, place = divmod(cursor, _CURSORS)
+        asked = (
+            wire.request(b"HSCAN", key, b"%d" % place, b"COUNT", b"%d" % count),
+            self._ask_commit_id(partition),
+            wire.request(b"INFO", b"server"),
+        )
+        [replies] = self._link.ask([Request(key, [b"".join(asked)], 3)], reads_only=True)
+        [following, pairs], found, info = self._link.checked(replies)
         if commit_id is not None:
             _must_be(partition, found, commit_id)
-        return int(following), wire.packed_pairs(pairs)
+        run = zlib.crc32(next((line for line in info.splitlines() if line.startswith(b"run_id:")), b""))
+        if start not in (0, run):
+            message = f"Redis was started anew while partition {partition} was walked: its cursors count otherwise now, begin again"
+            raise Unavailable(message)
+        return (int(following) + run * _CURSORS if int(following) else 0), wire.packed_pairs(pairs)
 
     def count(self, partitions: Sequence[int]) -> list[int]:
         """Count each partition's customers."""
