@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamer.core.columns import read_only
-from streamer.core.fold import DUPLICATE, LATE, TALLIES, fold, make_changes
+from streamer.core.fold import DUPLICATE, LATE, TALLIES, fold
 from streamer.core.model import features_as_of_each
 from streamer.core.partition import PartitionData, stack_judge, stack_sums
 from streamer.core.profile import CLOCK, pack, unpack
@@ -79,8 +79,7 @@ class Profiles:
         judge = stack_judge(nobody, {}, declaration)
         none = np.zeros(0, np.int32)
         tally = np.zeros((1, TALLIES), np.int64)
-        changes = make_changes(1, len(plan.kind))
-        fold(plan, judge, stack_sums(nobody, judge), work, taken.rows, none, none, 0, np.zeros(1, np.int64), tally, changes)
+        fold(plan, judge, stack_sums(nobody, judge), work, taken.rows, none, none, 0, np.zeros(1, np.int64), tally)
         self.tally += tally[0]
 
     def slices(self, as_of: int) -> Iterator[tuple[F64, I64, Bool]]:

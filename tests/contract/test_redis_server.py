@@ -19,6 +19,7 @@ from streamer.adapters.servers.embedded_redis import EmbeddedRedis, find_binary
 from streamer.core.errors import Misconfigured, Unavailable
 from streamer.core.ports import Outcome
 from tests.contract.test_state_store import everything, load, step
+from tests.fakes.state_store import cut
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -259,3 +260,23 @@ def test_a_cluster_serves_every_partition(binary: str, tmp_path: Path) -> None:
             store.read([0])
         store.close()
         admin.close()
+
+
+@pytest.mark.parametrize("binary", BINARIES, ids=lambda path: Path(path).name)
+def test_a_walk_over_a_server_that_was_started_anew_is_refused_and_may_begin_again(binary: str, tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path, binary=Path(binary), memory_mb=64, appendonly=True, keep_data=True) as server:
+        store = opened(server.address)
+        store.claim(0, "w1")
+        store.commit([step({b"c%d" % i: b"p" * 100 for i in range(1_000)})])
+        cursor, _ = store.scan(0, 0, 100)
+        assert cursor
+        server.restart()
+        with pytest.raises(Unavailable, match="started anew"):
+            store.scan(0, cursor, 100)
+        cursor, part = store.scan(0, 0, 100)
+        found = set(cut(part.ids, part.id_bounds))
+        while cursor:
+            cursor, part = store.scan(0, cursor, 100)
+            found |= set(cut(part.ids, part.id_bounds))
+        assert 1_000 == len(found)
+        store.close()
