@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from offline.fit import SEED, cold, sampled, shares, stability
+from offline.fit import SEED, cold, different, sampled, shares, stability
 from streamer.core.errors import BadInput
 from streamer.core.fold import VOTE_ONE
 from streamer.core.lloyd import assign
@@ -57,10 +57,10 @@ def choose(
         BadInput: there are too few different customers, or every candidate has a segment that is too small or too large.
 
     """
-    different = len(np.unique(vectors, axis=0))
-    possible = [k for k in candidates if k <= different]
+    found = different(vectors, max(candidates))
+    possible = [k for k in candidates if k <= found]
     if not possible:
-        message = f"{different} different customers are too few for {min(candidates)} segments: give more customers or features that differ"
+        message = f"{found} different customers are too few for {min(candidates)} segments: give more customers or features that differ"
         raise BadInput(message)
     fits, rows = {}, []
     for done, k in enumerate(possible, 1):

@@ -169,16 +169,30 @@ def bucket(reading: Reading, batches: Iterable[pa.RecordBatch], as_of: int) -> C
 
 
 def joined(reading: Reading, parts: Iterable[Computed]) -> Computed:
-    """Put buckets together, customers in the order of their ids' bytes."""
-    found = list(parts) or [bucket(reading, [], 0)]
-    features = pd.concat([part.features for part in found])
-    facts = pd.concat([part.facts for part in found])
-    order = sorted(range(len(features)), key=[str(customer).encode() for customer in features.index].__getitem__)
-    days = pd.concat([part.days for part in found]).groupby(level=0).sum()
+    """Put buckets together, customers in the order of their ids' bytes. A list of parts is emptied on the way, to need no room for both."""
+    left = parts if isinstance(parts, list) else list(parts)
+    left = left or [bucket(reading, [], 0)]
+    days = pd.concat([part.days for part in left]).groupby(level=0).sum()
     counts: Counter[str] = Counter()
-    for part in found:
+    for part in left:
         counts.update(part.counts)
-    return Computed(features.iloc[order], facts.iloc[order], days, dict(counts))
+    ids = np.array([str(customer).encode() for part in left for customer in part.features.index], dtype=object)
+    order = np.argsort(ids, kind="stable")
+    place = np.empty(len(ids), np.int64)
+    place[order] = np.arange(len(ids))
+    index = pd.Index([one.decode() for one in ids[order]], dtype="object", name="customer_id")
+    names, kinds = list(left[0].features.columns), left[0].facts.dtypes
+    values = np.empty((len(ids), len(names)), np.float64)
+    facts = {str(name): np.empty(len(ids), kind) for name, kind in kinds.items()}
+    end = len(ids)
+    while left:
+        part = left.pop()
+        rows = place[end - len(part.features) : end]
+        end -= len(part.features)
+        values[rows] = part.features.to_numpy()
+        for name, column in facts.items():
+            column[rows] = part.facts[name].to_numpy()
+    return Computed(pd.DataFrame(values, index, names), pd.DataFrame(facts).set_axis(index), days, dict(counts))
 
 
 class _Gathered:
@@ -192,6 +206,7 @@ class _Gathered:
         self._day: list[I64] = [none]
         self._purchased: list[I64] = [none]
         self._refunded: list[I64] = [none]
+        self._repeats: I64 | None = None
 
     def add(self, batch: pa.RecordBatch, taken: Taken, number: I64, currency: str) -> None:
         """Add a batch's valid events; `number` (u,) says which of the bucket's customers each of the batch's is."""
@@ -234,12 +249,14 @@ class _Gathered:
         return pd.DataFrame({"events": events, "repeated": repeated, "purchased": purchased}, pd.Index(day, name="day"))
 
     def _again(self) -> I64:
-        """Find the events whose id an earlier event of the customer had."""
+        """Find the events whose id an earlier event of the customer had; all events have been added."""
+        if self._repeats is not None:
+            return self._repeats
         customer, event = np.concatenate(self._customer), np.concatenate(self._event)
         order = np.lexsort((event, customer))
         same = (np.diff(customer[order]) == 0) & (np.diff(event[order]) == 0)
-        again: I64 = order[1:][same]  # the sort is stable, so these are the later ones
-        return again
+        self._repeats = order[1:][same]  # the sort is stable, so these are the later ones
+        return self._repeats
 
 
 def _summed(number: I64, amount: I64, room: int) -> I64:

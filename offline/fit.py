@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from streamer.adapters.clustering import KMeansFitter
 from streamer.core.fold import CENTROID_ONE, VOTE_ONE
 from streamer.core.lloyd import Clusters, assign, fixed, refine
-from streamer.core.model import CLIP_HIGH, CLIP_LOW, Scaling, scale, votes
+from streamer.core.model import Scaling, scale, votes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,13 +61,14 @@ class Points:
 def points_of(features: pd.DataFrame, eligible: Bool, transforms: Sequence[Transform]) -> Points:
     """Take the eligible customers and choose clip, mean and scale from their features.
 
-    Features are clipped at their quantiles CLIP_LOW and CLIP_HIGH; one without variance gets weight 0.
+    Features are clipped at the quantiles of `streamer.core.model`; one without variance gets weight 0.
     """
-    chosen = features[eligible]
-    values = np.ascontiguousarray(chosen.to_numpy(np.float64))
+    values = np.empty((int(eligible.sum()), features.shape[1]), np.float64)
+    for f in range(features.shape[1]):  # column by column, as there may be millions of customers
+        values[:, f] = features.iloc[:, f].to_numpy(np.float64)[eligible]
     scaling = scale(tuple(transforms), values)
     names = tuple(str(name) for name in features.columns)
-    return Points(chosen.index, values, scaling, votes(tuple(transforms), scaling, values), names, tuple(transforms))
+    return Points(features.index[eligible], values, scaling, votes(tuple(transforms), scaling, values), names, tuple(transforms))
 
 
 def cold(vectors: I16, k: int, seed: int = SEED) -> Clusters:
@@ -94,6 +95,17 @@ def sampled(n: int, most: int, seed: int) -> I64:
     if n <= most:
         return np.arange(n, dtype=np.int64)
     return np.sort(np.random.default_rng(seed).choice(n, most, replace=False)).astype(np.int64)
+
+
+def different(vectors: I16, enough: int) -> int:
+    """Count the votes that differ; where there are `enough` of them, perhaps not all."""
+    rows = 10 * enough
+    while rows < len(vectors):
+        found = len(np.unique(vectors[:rows], axis=0))
+        if found >= enough:
+            return found
+        rows *= 10
+    return len(np.unique(vectors, axis=0))
 
 
 def stability(vectors: I16, centroids: I64, *, seed: int = SEED, bootstraps: int = BOOTSTRAPS) -> float:
@@ -127,6 +139,3 @@ def shares(members: I64) -> F64:
 def in_deviations(centroids: I64) -> F64:
     """Turn fixed-point centroids into standardised space."""
     return centroids / CENTROID_ONE
-
-
-__all__ = ["CLIP_HIGH", "CLIP_LOW", "Clusters", "Points", "by_size", "cold", "in_deviations", "points_of", "sampled", "shares", "stability"]

@@ -35,6 +35,9 @@ class Profiles:
         self._number: dict[bytes, int] = {}
         self._packed: list[bytes] = []
         self.tally = np.zeros(TALLIES, np.int64)
+        nobody = [PartitionData(reading.declaration.version)]
+        self._judge = stack_judge(nobody, {}, reading.declaration)
+        self._sums = stack_sums(nobody, self._judge)
 
     def __len__(self) -> int:
         """Count the customers."""
@@ -74,12 +77,10 @@ class Profiles:
 
     def _apply(self, work: Work, taken: Taken) -> None:
         """Fold without a model: nobody is judged, so there are no changes and no room for any."""
-        declaration, plan = self._reading.declaration, self._reading.plan
-        nobody = [PartitionData(declaration.version)]
-        judge = stack_judge(nobody, {}, declaration)
+        plan = self._reading.plan
         none = np.zeros(0, np.int32)
         tally = np.zeros((1, TALLIES), np.int64)
-        fold(plan, judge, stack_sums(nobody, judge), work, taken.rows, none, none, 0, np.zeros(1, np.int64), tally)
+        fold(plan, self._judge, self._sums, work, taken.rows, none, none, 0, np.zeros(1, np.int64), tally)
         self.tally += tally[0]
 
     def slices(self, as_of: int) -> Iterator[tuple[F64, I64, Bool]]:

@@ -7,8 +7,8 @@ check is a clustering score alone: a fit to raw amounts that puts 99.3 % of the 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import date
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from streamer.core.declaration import DAY_MS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     import pandas as pd
 
@@ -29,18 +29,20 @@ SHARE_FLOOR = 1e-4  # of an empty bin, so that the index stays finite
 WEEKS = 4  # either side, whose same weekday a day is held against
 WEEKDAYS_MIN = 3
 EVENTS_MIN = 50  # a usual day with fewer says nothing
+EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 CUSTOMERS_ALONE = 5  # of few customers one may well have a fifth
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check: the figure, the limit, and what it means when it fails."""
+    """One check: the figure, the limit, what it means when it fails, and the days of event time that fail it."""
 
     name: str
     value: float
     limit: str
     passed: bool
     reason: str = ""
+    days: tuple[date, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,11 @@ class Verdict:
     def reasons(self) -> tuple[str, ...]:
         """Give the reasons of the checks that failed."""
         return tuple(check.reason for check in self.checks if not check.passed)
+
+    @property
+    def odd_days(self) -> tuple[date, ...]:
+        """Give the days that failed a check."""
+        return tuple(sorted({day for check in self.checks for day in check.days}))
 
     @property
     def passed(self) -> bool:
@@ -78,11 +85,19 @@ class Figures:
     psi: Mapping[str, float] | None = None
 
 
-def judge(figures: Figures, limits: GateLimits, computed: Computed | None = None, as_of: int = 0, forced: str | None = None) -> Verdict:
-    """Hold a fit, and the history that it is of, against the limits."""
+def judge(
+    figures: Figures,
+    limits: GateLimits,
+    computed: Computed | None = None,
+    as_of: int = 0,
+    forced: str | None = None,
+    accepted: Collection[date] = (),
+) -> Verdict:
+    """Hold a fit, and the history that it is of, against the limits; days that are `accepted` are not looked at."""
     checks = [*_of_fit(figures, limits)]
     if computed is not None:
-        checks += [*_of_days(computed.days, as_of, limits), *_of_customers(computed.facts, limits)]
+        known = {*limits.days_accepted, *accepted}
+        checks += [*_of_days(computed.days, as_of, limits, known), *_of_customers(computed.facts, limits)]
     return Verdict(tuple(checks), forced)
 
 
@@ -103,15 +118,14 @@ def _of_fit(figures: Figures, limits: GateLimits) -> Iterator[Check]:
         yield _at_most("psi", figures.psi[worst], limits.psi_max, said)
 
 
-def _of_days(days: pd.DataFrame, as_of: int, limits: GateLimits) -> Iterator[Check]:
+def _of_days(days: pd.DataFrame, as_of: int, limits: GateLimits, accepted: Collection[date]) -> Iterator[Check]:
     """Hold each of the last days, the day of the cut-off aside, against the same weekday of the weeks around it."""
     end = as_of // DAY_MS
     known = days[days.index < end]
     if not len(known):
         return
     first, last = int(known.index.min()), end - 1
-    accepted = {(day.toordinal() - datetime(1970, 1, 1, tzinfo=UTC).toordinal()) for day in limits.days_accepted}
-    looked = [day for day in range(max(first, end - limits.days), end) if day not in accepted]
+    looked = [day for day in range(max(first, end - limits.days), end) if _date(day) not in accepted]
     events, repeated, purchased = (_daily(known[name].to_dict(), first, last) for name in ("events", "repeated", "purchased"))
     off = _against_weekday(events, EVENTS_MIN)
     usual = np.log(np.maximum(off[np.isfinite(off) & (off > 0)], 1e-9))
@@ -152,9 +166,14 @@ def _worst_day(name: str, off: F64, at: I64, first: int, limit: float, said: str
         return Check(name, float("nan"), "not enough days to say", passed=True)
     worst = int(known[np.argmin(off[known]) if least else np.argmax(off[known])])
     value = float(off[worst])
-    day = datetime.fromtimestamp((first + worst) * DAY_MS / 1000, UTC).date()
-    words = f"{day} {said.format(value)} (name it in offline.gate.days_accepted if it is right)"
-    return (_at_least if least else _at_most)(name, value, limit, words)
+    words = f"{_date(first + worst)} {said.format(value)} (name it in offline.gate.days_accepted if it is right)"
+    failing = known[(off[known] < limit) if least else (off[known] > limit)]
+    check = (_at_least if least else _at_most)(name, value, limit, words)
+    return replace(check, days=tuple(_date(first + day) for day in failing.tolist()))
+
+
+def _date(day: int) -> date:
+    return date.fromordinal(EPOCH_ORDINAL + day)
 
 
 def _of_customers(facts: pd.DataFrame, limits: GateLimits) -> Iterator[Check]:

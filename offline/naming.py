@@ -79,9 +79,11 @@ def _worded(declaration: Declaration, feature: Feature) -> Words:
 def name(words: Sequence[Words], centroid: F64, usual: F64 | None = None, *, most: int = LABEL_FEATURES) -> str:
     """Name a segment after up to `most` features in which it differs most from the average customer, each about something else.
 
-    `usual` (f,) are the features' usual values there, in their own units, where they are known.
+    Of nothing it is said once: who bought nothing spent nothing. `usual` (f,) are the features' usual values there, in their own units,
+    where they are known.
     """
     said: dict[str, str] = {}
+    none_said = False
     weight = np.array([word.telling for word in words])
     for f in np.argsort(-np.abs(centroid) * weight, kind="stable").tolist():
         if len(said) == most:
@@ -89,7 +91,10 @@ def name(words: Sequence[Words], centroid: F64, usual: F64 | None = None, *, mos
         if abs(centroid[f]) < LABEL_Z_MIN:
             continue
         word = words[f]
-        nothing = word.nothing if usual is not None and abs(usual[f]) < NOTHING_MAX else ""
+        nothing = word.nothing if usual is not None and centroid[f] < 0 and abs(usual[f]) < NOTHING_MAX else ""
+        if nothing and none_said:
+            continue
+        none_said = none_said or bool(nothing)
         said.setdefault(word.about, word.much if centroid[f] > 0 else nothing or word.little)
     return ", ".join(said.values()) or AVERAGE
 

@@ -18,7 +18,7 @@ import pandas as pd
 from offline import choosing
 from offline.events import Reading, batch_of
 from offline.features import compute
-from offline.fit import cold, in_deviations, points_of
+from offline.fit import cold, different, in_deviations, points_of
 from offline.identity import typical
 from offline.naming import named, plain_words, words_of
 from offline.tables import read_features
@@ -142,10 +142,9 @@ def _fitted(
     if len(points.flat) == len(points.names):
         message = f"{request.file}: no feature differs between {eligible:,} customers: there is nothing to tell them apart by"
         raise BadInput(message)
-    different = len(np.unique(points.vectors, axis=0))
-    if request.k != "auto" and different < request.k:
-        but = f", of whom {different:,} differ" if different < eligible else ""
-        message = f"{request.file}: {eligible:,} customers{but}: too few for {request.k} segments: ask for at most {different}"
+    if request.k != "auto" and (apart := different(points.vectors, request.k)) < request.k:
+        but = f", of whom {apart:,} differ" if apart < eligible else ""
+        message = f"{request.file}: {eligible:,} customers{but}: too few for {request.k} segments: ask for at most {apart}"
         raise BadInput(message)
     choice = None
     if request.k == "auto":

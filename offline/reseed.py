@@ -10,12 +10,13 @@ features and as many segments, else cold; 3. fit a challenger from nothing; 4. m
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import date
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
 from offline import choosing, cleaning, gate
-from offline.fit import cold, in_deviations, points_of, shares, stability, warm
+from offline.fit import cold, different, in_deviations, points_of, shares, stability, warm
 from offline.identity import Matching, fixed_old, match, numbers_of, old_votes
 from offline.versions import Making, version_of
 from streamer.core.errors import BadInput
@@ -27,12 +28,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from offline.features import Computed
-    from offline.fit import Clusters, Points
+    from offline.fit import Points
     from offline.gate import Spread, Verdict
     from offline.settings import Settings
     from streamer.core.columns import I32
     from streamer.core.declaration import Declaration
+    from streamer.core.lloyd import Clusters
     from streamer.core.model import ModelVersion
+
+ACCEPTED = "days_accepted"  # in a version's provenance
 
 K: TypeAlias = "int | Literal['auto'] | None"
 
@@ -97,7 +101,10 @@ def reseed(
         relabelled,
         psi,
     )
-    verdict = gate.judge(figures, settings.gate, computed, wanted.as_of, wanted.forced)
+    accepted = _accepted(before)
+    verdict = gate.judge(figures, settings.gate, computed, wanted.as_of, wanted.forced, accepted)
+    if wanted.forced is not None:
+        accepted = tuple(sorted({*accepted, *verdict.odd_days}))
     making = Making(
         wanted.name,
         wanted.declaration,
@@ -105,12 +112,23 @@ def reseed(
         before.version if before is not None else None,
         settings.names,
         _quality(points, fitted, figures),
-        {**wanted.provenance, "fit": fitted.how, **({"forced": wanted.forced} if wanted.forced and verdict.reasons else {})},
+        {
+            **wanted.provenance,
+            "fit": fitted.how,
+            **({"forced": wanted.forced} if wanted.forced and verdict.reasons else {}),
+            **({ACCEPTED: ",".join(map(str, accepted))} if accepted else {}),
+        },
     )
     version = version_of(making, points, fitted.clusters, fitted.matching)
     report = cleaning.report(computed, points, settings.cleaning)
     spreads = {name: gate.spread(points.values[:, f]) for f, name in enumerate(points.names)}
     return Candidate(version, verdict, report, spreads, fitted.matching, fitted.choice, fitted.audit)
+
+
+def _accepted(before: Before | None) -> tuple[date, ...]:
+    """Give the odd days that someone has vouched for by forcing the version before, or one before it."""
+    found = before.version.provenance.get(ACCEPTED, "") if before is not None else ""
+    return tuple(date.fromisoformat(day) for day in found.split(",") if day)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +153,9 @@ def _fit(wanted: Wanted, points: Points, previous: ModelVersion | None, settings
         limits, candidates = settings.gate, range(settings.fit.k_min, settings.fit.k_max + 1)
         choice = choosing.choose(points.vectors, candidates, share_min=limits.share_min, share_max=limits.share_max, seed=settings.fit.seed)
         k = choice.k
-    different = len(np.unique(points.vectors, axis=0))
-    if different < k:
-        message = f"{len(points.values):,} eligible customers, of whom {different} differ, are too few for {k} segments: ask for fewer"
+    apart = different(points.vectors, k)
+    if apart < k:
+        message = f"{len(points.values):,} eligible customers, of whom {apart} differ, are too few for {k} segments: ask for fewer"
         raise BadInput(message)
     progress("fitting from nothing")
     refit = choice.clusters if choice is not None else cold(points.vectors, k, settings.fit.seed)

@@ -21,10 +21,11 @@ from streamer.core.model import Decision, ModelVersion, Segment
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from offline.fit import Clusters, Points
+    from offline.fit import Points
     from offline.identity import Matching
     from streamer.core.columns import F64
     from streamer.core.declaration import Declaration
+    from streamer.core.lloyd import Clusters
 
 
 @dataclass(frozen=True, slots=True)

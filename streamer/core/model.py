@@ -242,11 +242,13 @@ def votes(transforms: tuple[Transform, ...], scaling: Scaling, values: F64) -> I
 
 def scale(transforms: tuple[Transform, ...], values: F64) -> Scaling:
     """Choose clip, mean and scale from the features (n, f) of the customers to fit on. A feature without variance gets weight 0."""
-    low, high = np.quantile(values, [CLIP_LOW, CLIP_HIGH], axis=0)
-    clipped = np.clip(values, low, high)
-    log = np.array([transform is Transform.LOG1P for transform in transforms])
-    shaped = np.where(log, np.copysign(np.log1p(np.abs(clipped)), clipped), clipped)
-    mean, deviation = shaped.mean(axis=0), shaped.std(axis=0)
+    low, high, mean, deviation = np.empty((4, values.shape[1]), np.float64)
+    for f, transform in enumerate(transforms):  # one at a time, as there may be millions of customers
+        column = values[:, f]
+        low[f], high[f] = np.quantile(column, [CLIP_LOW, CLIP_HIGH])
+        clipped = np.clip(column, low[f], high[f])
+        shaped = np.copysign(np.log1p(np.abs(clipped)), clipped) if transform is Transform.LOG1P else clipped
+        mean[f], deviation[f] = shaped.mean(), shaped.std()
     flat = deviation < 1e-9  # far below what any feature's unit can tell apart
     return Scaling(low, high, mean, np.where(flat, 1.0, deviation), np.where(flat, 0.0, 1.0))
 

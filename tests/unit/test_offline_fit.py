@@ -178,6 +178,11 @@ def test_a_count_of_nothing_is_called_nothing() -> None:
     assert "few purchases in 90 days" == name(WORDS, centroid(purchases_90d=-1.0), np.ones(len(FEATURES)))
 
 
+def test_of_nothing_it_is_said_once() -> None:
+    z = centroid(spend_30d=-2.0, purchases_30d=-1.9, views_7d=1.0)
+    assert "no spend in 30 days, many views in 7 days" == name(WORDS, z, np.where(z > 0, 9.0, 0.0))
+
+
 def test_every_name_is_read_back_and_what_a_person_wrote_is_not() -> None:
     for f, word in enumerate(WORDS):
         assert [(f, 1)] == said_by(WORDS, FEATURES, word.much)

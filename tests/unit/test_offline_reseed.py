@@ -214,6 +214,18 @@ def test_a_refused_candidate_is_kept_aside_and_does_not_take_the_number(tmp_path
     ]
 
 
+def test_who_forces_a_version_vouches_for_its_odd_days_in_the_nights_to_come(tmp_path: Path) -> None:
+    closed = AS_OF // DAY_MS - 5
+    rows = [one for one in NEXT if one["occurred_at"] // DAY_MS != closed]
+    first = [one for one in rows if one["occurred_at"] < AS_OF]
+    night(FakeHistory(first, "2" * 64), tmp_path, forced="the shop was closed")
+    later = night(FakeHistory(rows, "3" * 64), tmp_path, as_of=end_of(NEXT), k=None)
+    assert (False, 2) == (later.refused, later.version.version), later.details["gate"]
+    assert "2025-01-07" == later.version.provenance["days_accepted"]
+    doubled = [*rows, *(dict(one) for one in rows if one["occurred_at"] // DAY_MS == closed - 1)]
+    assert night(FakeHistory(doubled, "4" * 64), tmp_path, as_of=end_of(NEXT), k=None).refused
+
+
 def test_another_version_under_the_number_is_never_overwritten(tmp_path: Path) -> None:
     shelf = Shelf(str(tmp_path), "segments")
     shelf.put(FIRST)
