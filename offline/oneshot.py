@@ -213,8 +213,9 @@ def _of_events(request: Request, settings: Settings, progress: Callable[[str, in
     if not len(loaded.events):
         message = f"{request.file}: {nothing_usable(loaded)}"
         raise BadInput(message)
-    declaration = declaration_file.load(request.declaration)
-    if request.declaration is None:
+    chosen = request.declaration or settings.declaration
+    declaration = declaration_file.load(chosen)
+    if chosen is None:
         declaration = replace(declaration, currency=_currency(request, loaded, declaration.currency))
     last = int(loaded.events.occurred_at[-1])
     as_of = (last // DAY_MS + 1) * DAY_MS if request.as_of is None else request.as_of

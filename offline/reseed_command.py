@@ -72,7 +72,9 @@ def reseed(
         str | None,
         typer.Option("--k", help="How many segments, or `auto`; by default as many as the version before.", metavar="K|auto"),
     ] = None,
-    features: Annotated[Path | None, typer.Option(help="The declaration of features; the packaged one.", metavar="FILE")] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="The declaration of features; that of the settings, else the packaged one.", metavar="FILE")
+    ] = None,
     name: Annotated[str, typer.Option(help="The model's name.")] = "segments",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge and show, write nothing.")] = False,
     force: Annotated[
@@ -124,7 +126,7 @@ def run(request: Request, history: History, shelf: Shelf, settings: Settings, pr
     from streamer.adapters.declaration_file import load
     from streamer.core.model import digest
 
-    declaration = load(request.declaration)
+    declaration = load(request.declaration or settings.declaration)
     manifest = history.manifest()
     cutoff = manifest.cutoff(request.as_of)
     lineage = _lineage(request, manifest, cutoff, declaration.version, settings)
@@ -169,7 +171,9 @@ def _lineage(request: Request, manifest: Manifest, cutoff: Mapping[int, int], fe
         "name": request.name,
         "as_of": request.as_of,
         "features": feature_version,
-        "settings": asdict(settings),
+        "gate": asdict(settings.gate),
+        "fit": (settings.fit.k, settings.fit.k_min, settings.fit.k_max),
+        "names": dict(settings.names),
         "forced": request.forced,
     }
     return {**found, "inputs": inputs_digest(inputs)}

@@ -26,7 +26,10 @@ def segment(
         str | None, typer.Option("--mapping", "-m", help="For orders: a mapping file, or the name of a packaged one: online_retail.")
     ] = None,
     features: Annotated[
-        Path | None, typer.Option(help="For events and orders: the declaration of features; the packaged one.", metavar="FILE")
+        Path | None,
+        typer.Option(
+            help="For events and orders: the declaration of features; that of the settings, else the packaged one.", metavar="FILE"
+        ),
     ] = None,
     as_of: Annotated[
         str | None, typer.Option(help="For events and orders: features as of the end of this day; the last in the file.", metavar="DATE")

@@ -1,13 +1,15 @@
 """Settings of the nightly job: the section `offline` of a YAML file, checked whole.
 
-Law: a key that is not known is a fault, and all faults are told at once, each with its key and remedy.
+Law: a key that is not known is a fault, and all faults are told at once, each with its key and remedy. The file may be the stream's own: of
+its other sections, which the stream checks, only `features.declaration` is looked at.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -16,9 +18,8 @@ from streamer.core.errors import Misconfigured
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
-SECTION = "offline"
+SECTION, FEATURES = "offline", "features"
 
 
 def _number(default: float, least: float, most: float, says: str) -> Any:  # noqa: ANN401  # a field is what its annotation says
@@ -92,6 +93,7 @@ class Settings:
     cleaning: Cleaning = field(default_factory=Cleaning)
     fit: Fitting = field(default_factory=Fitting)
     names: Mapping[str, str] = field(default_factory=dict)  # segment id -> name
+    declaration: Path | None = None  # of measures and features; None is the packaged one
 
 
 _SECTIONS: dict[str, type] = {"gate": GateLimits, "cleaning": Cleaning, "fit": Fitting}
@@ -107,19 +109,32 @@ def load(path: Path | None) -> Settings:
     if path is None:
         return Settings()
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = _sections(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         message = f"{path}: the settings can't be read: {error}"
         raise Misconfigured(message) from error
     except yaml.YAMLError as error:
         message = f"{path}: not YAML: {error}"
         raise Misconfigured(message) from error
-    return read(tree, str(path))
+    found = read(tree, str(path))
+    return found if found.declaration is None else replace(found, declaration=path.parent / found.declaration.expanduser())
+
+
+def _sections(text: str) -> dict[str, Any]:
+    """Read the sections that are looked at, and none of the others: they may have tags that only the stream knows."""
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if not isinstance(root, yaml.MappingNode):
+        return {}
+    wanted = {str(key.value): value for key, value in root.value if key.value in (SECTION, FEATURES)}
+    return {key: yaml.safe_load(yaml.serialize(value)) for key, value in wanted.items()}
 
 
 def read(tree: object, source: str) -> Settings:
     """Read settings out of a YAML document; other sections than `offline` are not ours. Raises `Misconfigured`."""
-    body = tree.get(SECTION) if isinstance(tree, dict) else None
+    whole = tree if isinstance(tree, dict) else {}
+    body = whole.get(SECTION)
+    features = whole.get(FEATURES)
+    declaration = features.get("declaration") if isinstance(features, dict) else None
     faults: list[str] = []
     body = _mapping(body, SECTION, faults)
     _known(body, (*_SECTIONS, "names"), SECTION, faults)
@@ -133,7 +148,8 @@ def read(tree: object, source: str) -> Settings:
         faults.append(f"{SECTION}.fit.k_min: is {made.k_min}, above k_max ({made.k_max}): lower it")
     if faults:
         raise Misconfigured("\n".join(f"{source}: {fault}" for fault in faults))
-    return Settings(**parts, names={str(key): str(value) for key, value in names.items()})
+    path = Path(declaration) if isinstance(declaration, str) else None
+    return Settings(**parts, names={str(key): str(value) for key, value in names.items()}, declaration=path)
 
 
 def _mapping(body: object, where: str, faults: list[str]) -> Mapping[str, Any]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PREFIX = "STREAMER_"
 NOT_SETTINGS = frozenset({"STREAMER_CONFIG"})
+OTHERS_SECTIONS = frozenset({"offline"})  # of the same file; the nightly job checks it
 FILE_BYTES_MAX = 2**20
 SECRET_BYTES_MAX = 2**16
 PLAIN = re.compile(r"[A-Za-z0-9+.-]{1,64}")  # what YAML might take for a number, a boolean or null
@@ -218,7 +219,7 @@ class _Walk:
                 self.gathered.fault(dotted, self._raw(value_node), "is given twice", "remove one")
             elif key is not None:
                 self._scalar(value_node, dotted)
-            else:
+            elif dotted not in OTHERS_SECTIONS:
                 self._member(value_node, dotted, name)
             seen.add(dotted)
 

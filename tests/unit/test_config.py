@@ -84,6 +84,15 @@ def test_all_faults_are_reported_at_once_each_with_key_value_place_and_remedy(wr
     ] == faults(file, {"STREAMER_MODLE__K": "3", "STREAMER_LOG__LEVEL": "loud"})
 
 
+def test_the_nightly_job_s_section_may_stand_in_the_file_and_is_its_own_to_check(tmp_path: Path) -> None:
+    file = tmp_path / "streamer.yaml"
+    file.write_text("model: {k: 3}\noffline: {gate: {share_max: 2}}\n")
+    assert 3 == load(file, {}).model.k
+    file.write_text("model: {offline: 3}\n")
+    with pytest.raises(ConfigError, match=r"model\.offline: '3' .* is not a known key"):
+        load(file, {})
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [

@@ -201,7 +201,10 @@ def test_odd_customers_are_counted_named_and_kept() -> None:
 
 def test_settings_are_read_from_their_section_alone(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
-    path.write_text("kafka: {}\noffline:\n  gate: {share_max: 0.5, days_accepted: [2026-12-25]}\n  fit: {k: 4}\n  names: {seg_0001: VIP}\n")
+    path.write_text(
+        "kafka: {properties: {sasl.password: !file /secret}}\nfeatures: {declaration: mine.yaml}\noffline:\n"
+        "  gate: {share_max: 0.5, days_accepted: [2026-12-25]}\n  fit: {k: 4}\n  names: {seg_0001: VIP}\n"
+    )
     found = load(path)
     assert (0.5, (date(2026, 12, 25),), 4, {"seg_0001": "VIP"}) == (
         found.gate.share_max,
@@ -209,7 +212,9 @@ def test_settings_are_read_from_their_section_alone(tmp_path: Path) -> None:
         found.fit.k,
         found.names,
     )
-    assert Settings() == load(None) == read({"model": {}}, "x")
+    assert tmp_path / "mine.yaml" == found.declaration
+    path.write_text("- 1\n")
+    assert Settings() == load(None) == load(path) == read({"model": {}}, "x")
 
 
 def test_all_faults_of_the_settings_are_told_at_once(tmp_path: Path) -> None:

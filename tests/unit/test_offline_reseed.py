@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from offline.fit import points_of
 from offline.identity import fixed_old, old_votes
 from offline.reseed import Before, Wanted, reseed
 from offline.reseed_command import Request, run
-from offline.settings import Settings
+from offline.settings import Fitting, Settings
 from offline.shelf import Shelf, body_of
 from streamer.adapters.avro import codec
 from streamer.adapters.declaration_file import load
@@ -26,14 +27,13 @@ from streamer.core.model import digest, from_record
 from tests.offlinekit import DAY_MS, FakeHistory, batches, end_of, shop
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from offline.features import Computed
     from offline.reseed import Candidate, K
     from offline.shelf import Kept
 
 pytestmark = pytest.mark.compiled
 
+PACKAGED = Path(load.__code__.co_filename).parents[1] / "core" / "default_features.yaml"
 DECLARATION = load(None)
 ROWS = shop(100, 120)
 AS_OF = end_of(ROWS)
@@ -180,6 +180,15 @@ def test_the_same_night_twice_is_one_and_reads_the_history_once(tmp_path: Path) 
     assert (before, [len(ROWS)]) == (files(tmp_path), history.read)
     night(FakeHistory(ROWS), tmp_path / "elsewhere")
     assert before == files(tmp_path / "elsewhere")
+
+
+def test_how_the_work_was_cut_up_leaves_no_trace(tmp_path: Path) -> None:
+    cut = Settings(fit=Fitting(buckets=3, rows_in_memory=1000), declaration=Path(PACKAGED))
+    whole = night(FakeHistory(ROWS), tmp_path / "whole")
+    assert (
+        whole.sha256
+        == run(Request(AS_OF, k=3), FakeHistory(ROWS), Shelf(str(tmp_path / "cut"), "segments"), cut, lambda _s, _d, _o: None).sha256
+    )
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
