@@ -46,6 +46,8 @@ When something fails:
 With `transactions: off` there is no 3, and 2 sends records and positions one after the other: what was published may be published again,
 under the same `change_id` and `version`. Positions then may lag by more than a commit, so 6b holds for every R that is not behind C; and
 an outbox of which the output holds something may not be there whole, so 6e publishes it in any case.
+
+`tests/simulation/model` explores every state that this can come to within bounds, and what happens without each rule.
 """
 
 from __future__ import annotations
