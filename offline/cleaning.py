@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from offline.features import Computed
     from offline.fit import Points
     from offline.settings import Cleaning
+    from streamer.core.columns import Bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,11 @@ class Report:
         }
 
 
-def report(computed: Computed, points: Points, how: Cleaning) -> Report:
-    """Look at the customers' raw facts and at what the fit clipped."""
+def report(computed: Computed, points: Points, how: Cleaning, silent: Bool) -> Report:
+    """Look at the customers' raw facts and at what the fit clipped; `silent` (n,) are those that the stream has let leave."""
     facts = computed.facts
     odd = {
+        "silent for longer than the model keeps them": (pd.Series(silent, facts.index), "they have left, and nothing is fitted to them"),
         "too little behind them": (~facts["eligible"], "they are in the segment `new`, and nothing is fitted to them"),
         "repeated events": (facts["repeated"] > 0, "left out where the stream leaves them out, counted where it counts them"),
         "refunds larger than purchases": (facts["refunded"] > facts["purchased"], "kept: goods bought before the history begin so"),

@@ -19,8 +19,10 @@ from offline import choosing, cleaning, gate
 from offline.fit import cold, different, in_deviations, points_of, shares, stability, warm
 from offline.identity import Matching, fixed_old, match, numbers_of, old_votes
 from offline.versions import Making, version_of
+from streamer.core.declaration import DAY_MS
 from streamer.core.errors import BadInput
 from streamer.core.lloyd import assign, squared_distances
+from streamer.core.model import Decision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from offline.fit import Points
     from offline.gate import Spread, Verdict
     from offline.settings import Settings
-    from streamer.core.columns import I32
+    from streamer.core.columns import I32, Bool
     from streamer.core.declaration import Declaration
     from streamer.core.lloyd import Clusters
     from streamer.core.model import ModelVersion
@@ -85,7 +87,8 @@ def reseed(
     """
     transforms = [feature.transform for feature in wanted.declaration.features]
     progress("scaling")
-    eligible = computed.facts["eligible"].to_numpy(np.bool_)
+    gone = silent(computed, wanted, before.version.decision if before is not None else Decision())
+    eligible = computed.facts["eligible"].to_numpy(np.bool_) & ~gone
     if not eligible.any():
         rules = ", ".join(f"{measure} of {least} or more" for measure, least in wanted.declaration.eligibility)
         message = f"none of {len(eligible):,} customers has enough behind it ({rules}): check the cut-off and the declaration"
@@ -120,9 +123,16 @@ def reseed(
         },
     )
     version = version_of(making, points, fitted.clusters, fitted.matching)
-    report = cleaning.report(computed, points, settings.cleaning)
+    report = cleaning.report(computed, points, settings.cleaning, gone)
     spreads = {name: gate.spread(points.values[:, f]) for f, name in enumerate(points.names)}
     return Candidate(version, verdict, report, spreads, fitted.matching, fitted.choice, fitted.audit)
+
+
+def silent(computed: Computed, wanted: Wanted, decision: Decision) -> Bool:
+    """Find the customers (n,) of whom nothing was heard for so long that the stream has let them leave."""
+    longest_ms = (wanted.declaration.horizon_days + 1) * DAY_MS
+    gone: Bool = wanted.as_of - computed.facts["clock"].to_numpy(np.int64) > max(decision.retention_ms, longest_ms)
+    return gone
 
 
 def _accepted(before: Before | None) -> tuple[date, ...]:

@@ -187,7 +187,8 @@ def test_odd_customers_are_counted_named_and_kept() -> None:
     rows += [event("bot", "view", BEGIN_DAY * DAY_MS + i, f"bot {i}") for i in range(600)]
     found = computed(rows)
     points = points_of(found.features, found.facts["eligible"].to_numpy(), [f.transform for f in READING.declaration.features])
-    told = report(found, points, Cleaning())
+    told = report(found, points, Cleaning(), np.array([customer == "once" for customer in found.features.index]))
+    assert ("once",) == told.oddities["silent for longer than the model keeps them"].examples
     assert (2, ("back", "once")) == (told.oddities["too little behind them"].count, told.oddities["too little behind them"].examples)
     assert ("bot",) == told.oddities["more than 500 events on a day"].examples
     assert "back" in told.oddities["refunds larger than purchases"].examples

@@ -24,7 +24,7 @@ from streamer.adapters.declaration_file import load
 from streamer.core.errors import BadInput, Corrupt, Misconfigured
 from streamer.core.lloyd import assign
 from streamer.core.model import digest, from_record
-from tests.offlinekit import DAY_MS, FakeHistory, batches, end_of, shop
+from tests.offlinekit import DAY_MS, FakeHistory, batches, end_of, event, shop
 
 if TYPE_CHECKING:
     from offline.features import Computed
@@ -141,6 +141,15 @@ def test_too_few_customers_are_refused() -> None:
         candidate(NIGHT, k=200)
     with pytest.raises(BadInput, match=r"none of 0 customers has enough behind it \(events of 2 or more\)"):
         candidate(compute(Reading(DECLARATION), [], 0))
+
+
+def test_who_was_silent_for_longer_than_the_model_keeps_them_is_not_fitted_to() -> None:
+    old = [event("gone", "view", end_of(ROWS) - 500 * DAY_MS + n, f"old {n}") for n in range(3)]
+    found = candidate(computed([*old, *ROWS]), k=3)
+    assert 120.0 == found.version.quality["customers"]
+    assert ("gone",) == found.report.oddities["silent for longer than the model keeps them"].examples
+    patient = replace(FIRST.version, decision=replace(FIRST.version.decision, retention_ms=600 * DAY_MS))
+    assert 121.0 == candidate(computed([*old, *ROWS]), Before(patient)).version.quality["customers"]
 
 
 def test_a_fit_that_went_astray_is_refused() -> None:
