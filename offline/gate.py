@@ -187,11 +187,11 @@ def _of_customers(facts: pd.DataFrame, limits: GateLimits) -> Iterator[Check]:
 
 
 def _at_most(name: str, value: float, limit: float, reason: str) -> Check:
-    return Check(name, value, f"at most {limit:g}", value <= limit, f"{reason}: at most {limit:.4g}")
+    return Check(name, value, f"at most {limit:.4g}", value <= limit, f"{reason}: at most {limit:.4g}")
 
 
 def _at_least(name: str, value: float, limit: float, reason: str) -> Check:
-    return Check(name, value, f"at least {limit:g}", value >= limit, f"{reason}: at least {limit:.4g}")
+    return Check(name, value, f"at least {limit:.4g}", value >= limit, f"{reason}: at least {limit:.4g}")
 
 
 def relabelled(old_place: Sequence[int | None], old_labels: I32, new_labels: I32, squared: F64, margin: float) -> float:

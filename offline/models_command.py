@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from offline.showing import day, number
+from offline.showing import day, number, table
 
 if TYPE_CHECKING:
     from offline.shelf import Kept
@@ -27,9 +27,7 @@ def list_versions(
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """List the versions, and the candidates that the gate refused."""
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
     from offline.shelf import Shelf
 
@@ -38,14 +36,14 @@ def list_versions(
     if as_json:
         typer.echo(json.dumps([summary(kept) for kept in found], indent=2, ensure_ascii=False))
         return
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("version", "last day", "segments", "customers", "fit", "gate", "SHA-256"):
-        table.add_column(heading)
+    rows = table(
+        ("version", ""), ("last day", "whole"), ("segments", ""), ("customers", ""), ("fit", ""), ("gate", ""), ("SHA-256", "whole")
+    )
     for kept in found:
         one = summary(kept)
         figures = (str(one["version"]), one["day"], str(one["segments"]), number(one["customers"]), one["fit"])
-        table.add_row(*figures, one["gate"], kept.sha256[:12], style="dim" if kept.refused else None)
-    Console().print(table)
+        rows.add_row(*figures, one["gate"], kept.sha256[:12], style="dim" if kept.refused else None)
+    Console().print(rows)
 
 
 @app.command()
@@ -81,10 +79,8 @@ def diff(
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Show what changed between two versions, segment by segment."""
-    from rich import box
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
     from offline.shelf import Shelf
 
@@ -93,15 +89,13 @@ def diff(
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("segment", "", "name", "customers", "moved by", "most in"):
-        table.add_column(heading)
+    rows = table(("segment", "whole"), ("", ""), ("name", ""), ("customers", "whole"), ("moved by", ""), ("most in", ""))
     for row in found:
         named = row["name"] if row["name"] == row["name_before"] or not row["name_before"] else f"{row['name_before']} -> {row['name']}"
         members = f"{row['customers_before']:,} -> {row['customers']:,}"
         moved = "" if row["moved"] is None else f"{row['moved']:.2f}"
-        table.add_row(row["segment_id"], row["state"], escape(named), members, moved, row["most_in"] or "")
-    Console().print(table, "Centroids are compared in the later version's standard deviations.")
+        rows.add_row(row["segment_id"], row["state"], escape(named), members, moved, row["most_in"] or "")
+    Console().print(rows, "Centroids are compared in the later version's standard deviations.")
 
 
 def summary(kept: Kept) -> dict[str, Any]:

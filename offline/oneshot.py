@@ -243,7 +243,11 @@ def _batches(loaded: Loaded) -> list[pa.RecordBatch]:
     records = loaded.events.records()
     found, at = [], 0
     while piece := list(islice(records, BATCH_EVENTS)):
-        found.append(batch_of(piece, 0, at))
+        try:
+            found.append(batch_of(piece, 0, at))
+        except UnicodeEncodeError as error:
+            message = f"a text can't be written as UTF-8: {error.object!r}: mend it, or skip such rows in the mapping"
+            raise BadInput(message) from error
         at += len(piece)
     return found
 

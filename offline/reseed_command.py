@@ -1,7 +1,8 @@
 """`offline reseed HISTORY`: a new model version from the full history, judged by the gate.
 
-The order of work: 1. the settings, the shelf and the history's manifest are read; 2. a version that was made of the same inputs is shown
-and nothing is done; 3. features are computed as of the cut-off; 4. a candidate is fitted and judged; 5. it is put on the shelf.
+The order of work: 1. the settings, the shelf and the history's manifest are read; 2. where there is a version of the same night, or a
+refused candidate of the very same files, it is shown and nothing is done; 3. features are computed as of the cut-off; 4. a candidate is
+fitted and judged; 5. it is put on the shelf.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class Request:
     declaration: Path | None = None
     dry_run: bool = False
     forced: str | None = None
+    again: bool = False
 
 
 def reseed(
@@ -80,6 +82,9 @@ def reseed(
     force: Annotated[
         str | None, typer.Option(help="Keep the version although the gate refuses it; the reason is kept with it.", metavar="REASON")
     ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Fit although there is a version of this very night: the history was mended.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Fit a new model version to the full history and let the gate judge it.
@@ -97,7 +102,7 @@ def reseed(
         message = "--force: give the reason, which is kept with the version"
         raise Misconfigured(message)
     until = last_midnight(time.time()) if as_of is None else end_of(as_of)
-    request = Request(until, name, number_of_segments(k), features, dry_run, force)
+    request = Request(until, name, number_of_segments(k), features, dry_run, force, again)
     err = Console(stderr=True)
     with err.status("opening the history") as status:
 
@@ -130,9 +135,8 @@ def run(request: Request, history: History, shelf: Shelf, settings: Settings, pr
     manifest = history.manifest()
     cutoff = manifest.cutoff(request.as_of)
     lineage = _lineage(request, manifest, cutoff, declaration.version, settings)
-    known = [*shelf.versions(), *shelf.refused()]
-    made = [kept for kept in known if kept.version.provenance.get("inputs") == lineage["inputs"]]
-    if made and not request.dry_run:
+    made = [] if request.dry_run else _made(shelf, lineage, again=request.again)
+    if made:
         return made[0]
     reading = Reading(declaration)
     computed = compute(
@@ -144,7 +148,7 @@ def run(request: Request, history: History, shelf: Shelf, settings: Settings, pr
         progress=progress,
     )
     wanted = Wanted(request.name, declaration, request.as_of, request.k, request.forced, lineage)
-    candidate = reseed(wanted, computed, _before(shelf, lineage["inputs"]), settings, lambda step: progress(step, 0, 0))
+    candidate = reseed(wanted, computed, _before(shelf, lineage, again=request.again), settings, lambda step: progress(step, 0, 0))
     if not request.dry_run:
         return shelf.put(candidate)
     sha256 = digest(body_of(candidate.version)).hex()
@@ -152,7 +156,11 @@ def run(request: Request, history: History, shelf: Shelf, settings: Settings, pr
 
 
 def _lineage(request: Request, manifest: Manifest, cutoff: Mapping[int, int], feature_version: str, settings: Settings) -> dict[str, str]:
-    """Say where a version comes from; `inputs` is a hash of all that it depends on but the version before."""
+    """Say where a version comes from.
+
+    `inputs` is a hash of all that it depends on but the version before. `night` is one of all but the files: what is archived later, or put
+    together anew, changes the manifest, and not what is before the cut-off.
+    """
     from dataclasses import asdict
 
     from offline.versions import code_version, inputs_digest
@@ -166,24 +174,32 @@ def _lineage(request: Request, manifest: Manifest, cutoff: Mapping[int, int], fe
         "seed": str(settings.fit.seed),
         "k": str(request.k or "as before"),
     }
-    inputs = {
-        **found,
+    night = {
+        **{key: value for key, value in found.items() if key != "manifest"},
         "name": request.name,
         "as_of": request.as_of,
         "features": feature_version,
         "gate": asdict(settings.gate),
         "fit": (settings.fit.k, settings.fit.k_min, settings.fit.k_max),
         "names": dict(settings.names),
-        "forced": request.forced,
     }
-    return {**found, "inputs": inputs_digest(inputs)}
+    inputs = {**night, "manifest": manifest.digest, "forced": request.forced}
+    return {**found, "inputs": inputs_digest(inputs), "night": inputs_digest(night)}
 
 
-def _before(shelf: Shelf, inputs: str) -> Before | None:
-    """Find the version to build upon: the latest that was not made of these very inputs."""
+def _made(shelf: Shelf, lineage: Mapping[str, str], *, again: bool) -> list[Kept]:
+    """Find what was made already: a version of the same night, or, of the very same files, what the gate refused."""
+    key = "inputs" if again else "night"
+    found = [kept for kept in shelf.versions() if kept.version.provenance.get(key) == lineage[key]]
+    return [*found, *(kept for kept in shelf.refused() if kept.version.provenance.get("inputs") == lineage["inputs"])]
+
+
+def _before(shelf: Shelf, lineage: Mapping[str, str], *, again: bool) -> Before | None:
+    """Find the version to build upon: the latest that is not what would be made."""
     from offline.reseed import Before
 
-    others = [kept for kept in shelf.versions() if kept.version.provenance.get("inputs") != inputs]
+    key = "inputs" if again else "night"
+    others = [kept for kept in shelf.versions() if kept.version.provenance.get(key) != lineage[key]]
     return Before(others[-1].version, others[-1].spreads) if others else None
 
 

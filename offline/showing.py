@@ -35,14 +35,14 @@ def day(time_ms: int) -> str:
 
 def profiles_table(profiles: Sequence[Profile], new: int, customers: int) -> Table:
     """Lay segments out, with what sets each apart."""
-    table = _table(("segment", ""), ("name", ""), ("customers", "right"), ("share", "right"), ("usual value there (on average)", ""))
+    found = table(("segment", "whole"), ("name", ""), ("customers", "right"), ("share", "right"), ("usual value there (on average)", ""))
     for profile in profiles:
-        table.add_row(
+        found.add_row(
             profile.segment_id, escape(profile.name), f"{profile.customers:,}", f"{profile.share:.1%}", escape(_apart(profile.apart))
         )
     if new:
-        table.add_row("new", "too little behind them to say", f"{new:,}", f"{new / customers:.1%}", "")
-    return table
+        found.add_row("new", "too little behind them to say", f"{new:,}", f"{new / customers:.1%}", "")
+    return found
 
 
 def _apart(features: Iterable[Apart]) -> str:
@@ -51,7 +51,7 @@ def _apart(features: Iterable[Apart]) -> str:
 
 def choice_table(rows: Sequence[Mapping[str, Any]]) -> Group:
     """Lay out what each number of segments came to."""
-    table = _table(
+    found = table(
         ("k", "right"),
         ("squares", "right"),
         ("elbow", "right"),
@@ -66,52 +66,53 @@ def choice_table(rows: Sequence[Mapping[str, Any]]) -> Group:
         rank = f"{row['rank']:.2f}" if row["allowed"] else "out"
         cells = (f"{row['wcss']:,.0f}", *(f"{row[name]:.2f}" for name in ("elbow", "silhouette", "davies_bouldin", "stability")))
         shares = (f"{row['smallest']:.1%}", f"{row['largest']:.1%}")
-        table.add_row(f"{row['k']}", *cells, *shares, rank, style="bold green" if row["chosen"] else None)
+        found.add_row(f"{row['k']}", *cells, *shares, rank, style="bold green" if row["chosen"] else None)
     note = Text("The least mean rank of four criteria wins; `out` is a number with a segment too small or too large.", style="dim")
-    return Group(table, note)
+    return Group(found, note)
 
 
 def gate_table(gate: Mapping[str, Any]) -> Group:
     """Lay out a verdict, with its reasons."""
-    table = _table(("check", ""), ("figure", "right"), ("limit", ""), ("", ""))
+    found = table(("check", ""), ("figure", "right"), ("limit", ""), ("", ""))
     for check in gate["checks"]:
         figure = "-" if check["value"] is None else number(check["value"])
-        table.add_row(check["name"], figure, check["limit"], Text("ok", "green") if check["passed"] else Text("refused", "red"))
+        found.add_row(check["name"], figure, check["limit"], Text("ok", "green") if check["passed"] else Text("refused", "red"))
     if not gate["reasons"]:
         words = Text("The gate passes it.", style="green")
     elif gate["forced"]:
         words = Text(f"Forced: {gate['forced']}. The gate had refused it: {'; '.join(gate['reasons'])}", style="yellow")
     else:
         words = Text("\n".join(["The gate refuses it:", *(f"- {reason}" for reason in gate["reasons"])]), style="red")
-    return Group(table, words)
+    return Group(found, words)
 
 
 def data_table(data: Mapping[str, Any]) -> Group:
     """Lay out the account of a history."""
-    table = _table(("customers", ""), ("", "right"), ("what is done", ""), ("such as", ""))
-    table.add_row("in the history", f"{data['customers']:,}", f"segments are fitted to {data['fitted']:,}", "")
+    found = table(("customers", ""), ("", "right"), ("what is done", ""), ("such as", ""))
+    found.add_row("in the history", f"{data['customers']:,}", f"segments are fitted to {data['fitted']:,}", "")
     for name, odd in data["oddities"].items():
         if odd["customers"]:
-            table.add_row(name, f"{odd['customers']:,}", odd["done"], escape(", ".join(odd["examples"])))
+            found.add_row(name, f"{odd['customers']:,}", odd["done"], escape(", ".join(odd["examples"])))
     rows = ", ".join(f"{count:,} {name}" for name, count in data["rows"].items())
     words = [f"Events: {rows}."]
     if data["without_variance"]:
         words.append(f"Features without variance have no weight: {', '.join(data['without_variance'])}.")
-    return Group(table, Text("\n".join(words)))
+    return Group(found, Text("\n".join(words)))
 
 
 def segments_table(version: Mapping[str, Any]) -> Table:
     """Lay out the segments of a version's record."""
-    table = _table(("segment", ""), ("name", ""), ("customers", "right"), ("share", "right"))
+    found = table(("segment", ""), ("name", ""), ("customers", "right"), ("share", "right"))
     total = max(sum(segment["members"] for segment in version["segments"]), 1)
     for segment in version["segments"]:
         share = "retired" if segment["retired"] else f"{segment['members'] / total:.1%}"
-        table.add_row(segment["segment_id"], escape(segment["name"]), f"{segment['members']:,}", share)
-    return table
+        found.add_row(segment["segment_id"], escape(segment["name"]), f"{segment['members']:,}", share)
+    return found
 
 
-def _table(*columns: tuple[str, str]) -> Table:
+def table(*columns: tuple[str, str]) -> Table:
+    """Make a table of columns, each a heading and `right` where it holds numbers, `whole` where it must not be broken."""
     found = Table(box=box.SIMPLE_HEAD)
-    for heading, side in columns:
-        found.add_column(heading, justify="right" if side == "right" else "left", overflow="fold")
+    for heading, kind in columns:
+        found.add_column(heading, justify="right" if kind == "right" else "left", overflow="fold", no_wrap=kind == "whole")
     return found

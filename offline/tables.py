@@ -131,12 +131,23 @@ def _check_ids(path: Path, key: str, ids: Sequence[str | None], rows: I64) -> No
     if empty:
         message = f"{path}: {len(empty):,} rows have no {key}, the first is row {empty[0]}: give every row a customer"
         raise BadInput(message)
+    for place, one in enumerate(ids):
+        if not str(one).isprintable() and not _is_utf8(str(one)):
+            message = f"{path}: row {int(rows[place])}: the {key} {one!r} can't be written as UTF-8: mend it"
+            raise BadInput(message)
     first: dict[str | None, int] = {}
     again = [(one, first[one], place) for place, one in enumerate(ids) if first.setdefault(one, place) != place]
     if again:
         shown = ", ".join(f"{one!r} in rows {int(rows[a])} and {int(rows[b])}" for one, a, b in again[:EXAMPLES])
         message = f"{path}: {len(again):,} rows repeat a customer ({shown}): one row a customer; for events or orders give a --mapping"
         raise BadInput(message)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _table(path: Path, ids: Sequence[str], columns: dict[str, _Column]) -> Table:
@@ -162,7 +173,7 @@ def _table(path: Path, ids: Sequence[str], columns: dict[str, _Column]) -> Table
     if not found:
         message = f"{path}: there is no column of numbers besides the customers: {' '.join(warnings) or 'add one'}"
         raise BadInput(message)
-    order = sorted(range(len(ids)), key=[one.encode(errors="surrogatepass") for one in ids].__getitem__)
+    order = sorted(range(len(ids)), key=[one.encode() for one in ids].__getitem__)
     index = pd.Index([ids[i] for i in order], dtype="object", name="customer_id")
     frame = pd.DataFrame({name: values[order] for name, values in found.items()}).set_axis(index)
     transforms = tuple(heavy_tailed(values) for values in found.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offline.events import Reading, take
-from offline.features import Computed, compute
+from offline.features import Computed, bucket, compute
 from streamer.core.declaration import declare
 from streamer.core.profile import CLOCK
 from tests import oracle
-from tests.corekit import Stream, log, valid
+from tests.corekit import T0, Stream, event, log, packaged, valid
 from tests.offlinekit import batches
 from tests.properties.strategies import declarations, events, instants
 
@@ -69,6 +70,18 @@ def test_batches_and_buckets_leave_no_trace(data: st.DataObject) -> None:
     assert whole.facts.equals(cut.facts)
     assert whole.days.equals(cut.days)
     assert whole.counts == cut.counts
+
+
+def test_a_bucket_can_be_computed_in_another_process() -> None:
+    tree = packaged()
+    rows = [event("purchase", T0 + n * 3_600_000, f"c{n % 3}", amount=n, currency="EUR") for n in range(20)]
+    reading = Reading(declare(tree))
+    here = bucket(reading, batches(rows), T0 + 10 * 86_400_000)
+    there = bucket(*pickle.loads(pickle.dumps((reading, batches(rows), T0 + 10 * 86_400_000))))
+    assert bits(here.features.to_numpy()) == bits(there.features.to_numpy())
+    again = pickle.loads(pickle.dumps(there))
+    assert here.facts.equals(again.facts)
+    assert (here.counts, here.days.to_dict()) == (again.counts, again.days.to_dict())
 
 
 @given(st.data())

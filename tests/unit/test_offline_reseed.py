@@ -191,6 +191,14 @@ def test_the_same_night_twice_is_one_and_reads_the_history_once(tmp_path: Path) 
     assert before == files(tmp_path / "elsewhere")
 
 
+def test_what_is_archived_later_makes_no_other_version_of_the_same_night_unless_asked_for(tmp_path: Path) -> None:
+    first = night(FakeHistory(ROWS), tmp_path)
+    assert first.sha256 == night(FakeHistory(ROWS, "1" * 64), tmp_path).sha256
+    again = night(FakeHistory(ROWS, "1" * 64), tmp_path, again=True, k=None)
+    assert (2, 1) == (again.version.version, again.version.previous_version)
+    assert again.sha256 == night(FakeHistory(ROWS, "1" * 64), tmp_path, again=True, k=None).sha256
+
+
 def test_how_the_work_was_cut_up_leaves_no_trace(tmp_path: Path) -> None:
     cut = Settings(fit=Fitting(buckets=3, rows_in_memory=1000), declaration=Path(PACKAGED))
     whole = night(FakeHistory(ROWS), tmp_path / "whole")

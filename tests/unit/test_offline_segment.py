@@ -154,6 +154,11 @@ def test_files_that_are_not_there_or_empty_or_broken_are_refused(offline: Any, t
     assert "the file is empty" in offline("segment", empty, "--k", 3)[2]
     (tmp_path / "broken.csv").write_text("customer_id,spend\na,1\nb,2,3\n")
     assert "row 2 can't be read" in offline("segment", tmp_path / "broken.csv", "--k", 2)[2]
+    (tmp_path / "odd.jsonl").write_text('{"customer_id": "\\ud800", "x": 1}\n{"customer_id": "b", "x": 2}\n')
+    assert "can't be written as UTF-8" in offline("segment", tmp_path / "odd.jsonl", "--k", 2)[2]
+    odd = [f'{{"customer_id": "\\ud800", "event_type": "view", "occurred_at": {1_700_000_000_000 + n}}}' for n in range(3)]
+    (tmp_path / "odd.jsonl").write_text("\n".join(odd))
+    assert "can't be written as UTF-8" in offline("segment", tmp_path / "odd.jsonl", "--k", 2)[2]
     (tmp_path / "broken.parquet").write_bytes(b"not one")
     assert "not a readable Parquet file" in offline("segment", tmp_path / "broken.parquet", "--k", 2)[2]
 
