@@ -10,6 +10,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from streamer.adapters.avro.writer_schemas import SchemaRefused
 from streamer.core import intake
 from streamer.core.avro_schema import NotCovered
 from streamer.core.decoding import decode, new_decoded
+from streamer.core.history import with_whole_events
 from streamer.core.opcodes import compile_program
 from streamer.core.plan import plan
 from streamer.core.reasons import Reason
@@ -68,25 +70,38 @@ class Intake:
     """Decodes and validates batches by one declaration."""
 
     def __init__(
-        self, declaration: Declaration, schemas: WriterSchemas, limits: intake.Limits, items_max: int, value_bytes_max: int
+        self,
+        declaration: Declaration,
+        schemas: WriterSchemas,
+        limits: intake.Limits,
+        items_max: int,
+        value_bytes_max: int,
+        *,
+        whole: bool = False,
     ) -> None:
-        """Compile the projection once; writers' schemas are compiled as they are met."""
+        """Compile the projection once, with all fields of an event if `whole`; writers' schemas are compiled as they are met."""
         self.plan = plan(declaration)
-        self._columns = intake.projection(declaration)
-        self._wanted = intake.wanted(declaration, self._columns)
+        columns = intake.projection(declaration)
+        self.columns = with_whole_events(columns) if whole else columns
+        self._wanted = intake.wanted(declaration, self.columns)
         self._schemas = schemas
         self._limits = limits
         self._items_max = items_max
         self._value_bytes_max = value_bytes_max
         self._ours = codec.working_copy(EVENT)
         written = codec.published(EVENT, latest(EVENT))  # what `codec.encode` writes
-        self._own_program = compile_program(written.declared, self._ours.declared, self._columns)
+        self._own_program = compile_program(written.declared, self._ours.declared, self.columns)
+        self.own_id = uuid4()  # of events that this process has written in our own schema; nobody else can know it
         self._readings: dict[wire.SchemaId, Reading | None] = {}
 
     def take(self, fetched: Fetched, part: I32, quarantined: Bool | None = None) -> Taken:
         """Decode and validate a batch: `part` says which partition each record is of, `quarantined`, (n,), which are not to be read."""
+        return self.read(fetched, part, quarantined)[0]
+
+    def read(self, fetched: Fetched, part: I32, quarantined: Bool | None = None) -> tuple[Taken, Decoded]:
+        """Do as `take` does, and give the records' decoded `columns` too, which refer to the values of what was taken."""
         openings = wire.openings(fetched)
-        out = new_decoded(len(self._columns), len(fetched))
+        out = new_decoded(len(self.columns), len(fetched))
         out.status[:] = openings.status
         if quarantined is not None:
             out.status[quarantined] = Reason.QUARANTINED
@@ -97,6 +112,9 @@ class Intake:
         for place, schema_id in enumerate(openings.ids):
             found = np.flatnonzero((openings.writer == place) & (out.status == Reason.OK))
             if not len(found):
+                continue
+            if schema_id == self.own_id:
+                decode(self._own_program, values, openings.body, ends, found, self._items_max, out)
                 continue
             try:
                 writer = self._schemas.get(schema_id)
@@ -113,7 +131,8 @@ class Intake:
         values = self._decode_rewritten(values, rewritten, out)
         rows, record = intake.take(self.plan, self._wanted, self._limits, values, out, part, fetched.offset, fetched.timestamp)
         column = intake.CUSTOMER_ID
-        return Taken(rows, record, out.status, values, out.cells[column][record], out.lengths[column][record], out.hashes[column][record])
+        ids = out.cells[column][record], out.lengths[column][record], out.hashes[column][record]
+        return Taken(rows, record, out.status, values, *ids), out
 
     def _reading(self, schema_id: wire.SchemaId, writer: WriterSchema) -> Reading | None:
         """Compile a writer's schema once; None where its records can't be held to the rules."""
@@ -125,7 +144,7 @@ class Intake:
 
     def _compile(self, writer: WriterSchema) -> Reading | None:
         with suppress(NotCovered):
-            return Reading(compile_program(writer.declared, self._ours.declared, self._columns), whole=True)
+            return Reading(compile_program(writer.declared, self._ours.declared, self.columns), whole=True)
         rules = rules_of(writer)
         return None if rules is None else Reading(rules, whole=False)
 

@@ -30,7 +30,8 @@ things they refuse, some in every field and some in skipped ones only.
 
 What a column holds: a number's logical type changes nothing (a timestamp is its number); an enum is its symbol's index in the reader's
 schema; a number that the reader wants as float or double is the bit pattern of the double; a decimal's bytes are its two's complement,
-big-endian. Of a key that a map repeats, the last value counts.
+big-endian; a map as a whole is its blocks, the last count, 0, included (and no bytes at all where `{}` is the default). Of a key that a map
+repeats, the last value counts.
 """
 
 from __future__ import annotations
@@ -161,8 +162,9 @@ def _decode_rows(
             elif op == NULL:
                 length, flags = -1, 0
             elif op == MAP_OF_STRINGS:
-                text, first, last = flags & TEXT, code[pc, A], code[pc, B]
+                text, first, last, cell = flags & TEXT, code[pc, A], code[pc, B], pos
                 pos, items_left = _map_of_strings(pool, keys, values, pos, end, row, items_left, text, first, last, cells, lengths, hashes)
+                length = pos - cell
             elif op == END:
                 break
             elif op == ENUM:

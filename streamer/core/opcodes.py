@@ -39,11 +39,15 @@ class Kind(IntEnum):
     STRING = 1
     BYTES = 2
     PROPERTY = 3
+    MAP = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: a top-level field of the reader's schema, or with `key` the value of that key in a top-level map of strings."""
+    """One column: a top-level field of the reader's schema, or with `key` the value of that key in a top-level map of strings.
+
+    A column of kind `MAP` is such a map as a whole: the range of its blocks. Properties may be asked for beside it.
+    """
 
     kind: Kind
     field: str
@@ -195,9 +199,10 @@ class _Compiler:
                 message = f"column {index} asks for {column.field!r}, which is no field of {self._reader.name}"
                 raise ValueError(message)
             target = targets.get(column.field, _Target())
-            if column.kind == Kind.PROPERTY and target.column < 0:
+            free = target.column < 0 or self._projection[target.column].kind == Kind.MAP
+            if column.kind == Kind.PROPERTY and free:
                 targets[column.field] = replace(target, properties=(*target.properties, index))
-            elif column.field not in targets:
+            elif column.field not in targets or (column.kind == Kind.MAP and target.column < 0):
                 targets[column.field] = replace(target, column=index)
             else:
                 message = f"column {index} asks for {column.field!r} again: only properties may share a field"
@@ -303,9 +308,11 @@ class _Compiler:
         item = writer.inner
         item_reader = match(item, reader.inner) if reader is not None else None
         fused = item.kind in {"string", "bytes"} and not item.logical and (reader is None or item_reader is not None)
-        readable = not target.properties or (fused and item_reader is not None and item_reader.kind == "string")
-        if target.column >= 0 or not readable:
-            message = f"{self._describe(target)} is a map, of which columns can only hold the properties, where its values are strings"
+        whole = target.column >= 0 and self._projection[target.column].kind == Kind.MAP
+        asked = whole or bool(target.properties)
+        readable = not asked or (fused and item_reader is not None and item_reader.kind == "string")
+        if (target.column >= 0 and not whole) or not readable:
+            message = f"{self._describe(target)} is a map, of which columns can only hold all or properties, where its values are strings"
             raise NotCovered(message)
         if not fused:
             self._loop(Op.MAP, writer, reader)
@@ -315,7 +322,7 @@ class _Compiler:
             key = self._projection[column].key.encode()
             self._keys.append((len(self._pool), len(self._pool) + len(key), column, int(self._projection[column].hashed)))
             self._pool += key
-        self._emit(Op.MAP_OF_STRINGS, flags=_text_flags(item, item_reader), operands=(first, len(self._keys)))
+        self._emit(Op.MAP_OF_STRINGS, target.column, flags=_text_flags(item, item_reader), operands=(first, len(self._keys)))
 
     def _loop(self, op: Op, writer: Type, reader: Type | None) -> None:
         start = self._emit(op)
@@ -345,7 +352,8 @@ class _Compiler:
     def _classify(self, index: int, writer: Type, reader: Type) -> int:
         """Check that a column can hold a value, and holds one class of values in all branches; give its flags."""
         column = self._projection[index]
-        kinds = {Kind.NUMBER: {*CLASSES, "enum"}, Kind.STRING: {"string"}, Kind.BYTES: {"bytes", "fixed"}}[column.kind]
+        held: dict[Kind, set[str]] = {Kind.NUMBER: {*CLASSES, "enum"}, Kind.STRING: {"string"}, Kind.BYTES: {"bytes", "fixed"}}
+        kinds = held.get(column.kind, set())
         if reader.kind not in kinds:
             message = f"field {column.field!r} is a {reader.kind}, which a column of kind {column.kind.name} can't hold"
             raise NotCovered(message)
@@ -387,7 +395,7 @@ class _Compiler:
                 if cell is not None:
                     self._classify(index, branch, branch)
                     break
-        elif value == "":
+        elif value in ("", {}):
             cell = 0
         if cell is None:
             message = f"the default {value!r} of field {field.name!r} is not one that column {index} can hold"

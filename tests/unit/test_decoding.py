@@ -294,6 +294,27 @@ def test_a_string_or_property_that_the_writer_lacks_is_empty_or_null() -> None:
     assert out.lengths[0, 0] == -1
 
 
+def test_a_map_as_a_whole_is_its_blocks_with_properties_beside_it() -> None:
+    maps = {"type": "map", "values": "string"}
+    body = b"\4\2k\2v\2l\0\0"
+    both = (Column(Kind.MAP, "a"), Column(Kind.PROPERTY, "a", "k"))
+    for columns in (both, both[::-1]):
+        out = run(body, field(maps), None, columns)
+        place = columns.index(both[0])
+        assert (0, len(body)) == (out.cells[place, 0], out.lengths[place, 0])
+        assert 1 == out.lengths[1 - place, 0]
+    assert [-1, -1] == run(b"\0", field(["null", maps]), None, both).lengths[:, 0].tolist()
+    nothing = {"type": "record", "name": "R", "fields": []}
+    assert [0, -1] == run(b"", nothing, field(maps, default={}), both).lengths[:, 0].tolist()
+    assert Reason.TRUNCATED == run(body[:-1], field(maps), None, both).status[0]
+
+
+def test_a_map_that_is_not_empty_by_default_is_not_covered_as_a_whole() -> None:
+    nothing = {"type": "record", "name": "R", "fields": []}
+    with pytest.raises(NotCovered, match="the default"):
+        compile_program(nothing, field({"type": "map", "values": "string"}, default={"k": "v"}), (Column(Kind.MAP, "a"),))
+
+
 def test_a_null_map_has_no_properties() -> None:
     maps = ["null", {"type": "map", "values": "string"}]
     columns = (Column(Kind.PROPERTY, "a", "k"), Column(Kind.PROPERTY, "a", "l"))
@@ -369,6 +390,8 @@ def test_named_types_used_by_name_are_read_as_where_they_are_defined() -> None:
         ("is a map", field({"type": "map", "values": "string"}), field({"type": "map", "values": "string"}), [Column(Kind.STRING, "a")]),
         ("is a map", field({"type": "map", "values": "long"}), field({"type": "map", "values": "long"}), [Column(Kind.PROPERTY, "a", "k")]),
         ("not a map", field("string"), field("string"), [Column(Kind.PROPERTY, "a", "k")]),
+        ("is a map", field({"type": "map", "values": "long"}), field({"type": "map", "values": "long"}), [Column(Kind.MAP, "a")]),
+        ("can't hold", field("string"), field("string"), [Column(Kind.MAP, "a")]),
         ("the default", record(), field("string", default="x"), [Column(Kind.STRING, "a")]),
         ("the default", record(), field("long", default=2**63), [Column(Kind.NUMBER, "a")]),
         ("the default", record(), field("long", default=True), [Column(Kind.NUMBER, "a")]),
