@@ -54,6 +54,7 @@ COMMANDS = {
         "streamer.app.customer_command", "Show what is known of a customer: profile, features, segment, distances, recent changes and why."
     ),
     "tail": Command("streamer.app.tail_command", "Show segment changes as they come, a line each, until Ctrl-C."),
+    "export": Command("streamer.app.export_command", "Write segments to a Parquet or CSV file: who is in which, and what changed."),
     "dlq": Command("streamer.app.dlq_command", "Look at dead letters, and send them round again after a fix."),
     "simulate": Command("streamer.app.simulate_command", "Send a shop's traffic, made up from personas whose behaviour is known."),
     "config": Command("streamer.app.config_command", "Show the effective configuration and where each value comes from."),

@@ -13,6 +13,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from streamer.app import wiring
@@ -231,3 +232,26 @@ def test_a_server_that_is_down_is_one_clear_line_within_the_time_out(empty: Job,
     assert 1 == len(done.stderr.splitlines()), done.stderr
     assert f"127.0.0.1:{port}" in done.stderr
     assert "does not answer" in done.stderr
+
+
+def test_segments_and_their_changes_are_exported_for_others_to_read(job: Job, tmp_path: Path) -> None:
+    members, changes = tmp_path / "members.parquet", tmp_path / "changes.csv"
+    done = streamer(job, "export", "membership", str(members))
+    assert (0, "") == (done.returncode, done.stderr)
+    frame = pd.read_parquet(members)
+    sizes = {s["segment_id"]: s["customers"] for s in parsed(job, "segments")["segments"] if s["customers"]}
+    assert sizes == frame["segment_id"].value_counts().to_dict()
+    assert frame["customer_id"].is_unique
+    done = streamer(job, "export", "changes", str(changes))
+    assert f"{len(job.changes()):,} changes written to {changes}\n" == done.stdout
+    told = pd.read_csv(changes)
+    latest = told.sort_values("version").groupby("customer_id")["segment_id"].last()
+    assert latest.to_dict() == frame.set_index("customer_id")["segment_id"].to_dict()
+    middle = pd.to_datetime(told["occurred_at"]).median().strftime("%Y-%m-%dT%H:%M:%S")
+    counts = []
+    for period in (["--to", middle], ["--from", middle]):
+        assert 0 == streamer(job, "export", "changes", str(changes), *period).returncode
+        counts.append(len(pd.read_csv(changes)))
+    assert len(told) == sum(counts)
+    assert all(counts)
+    assert MISCONFIGURED == streamer(job, "export", "changes", str(changes), "--from", "yesterday").returncode
