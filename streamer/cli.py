@@ -48,6 +48,10 @@ COMMANDS = {
         "streamer.app.run_command",
         "Consume events, keep profiles, publish segment changes, until SIGTERM or SIGINT; start more of these to scale.",
     ),
+    "archive": Command(
+        "streamer.app.archive_command",
+        "Write events and the journal to history (Parquet files), until SIGTERM or SIGINT; start more of these to scale.",
+    ),
     "status": Command("streamer.app.status_command", "Show how far the job is: partitions, lag, model, sizes of segments."),
     "segments": Command("streamer.app.segments_command", "Show the segments: name, size, and what sets each apart."),
     "customer": Command(

@@ -194,6 +194,21 @@ def servers() -> Kind:
     return text("`host:port`, more than one separated by commas", rf"{one}(?:\s*,\s*{one})*", "is not a list of servers")
 
 
+def place() -> Kind:
+    """Read a path, or a URL of any scheme without a user in it."""
+
+    def read(given: str) -> str:
+        if "://" in given and "@" in urlsplit(given).netloc:
+            problem = "has a user in it"
+            raise ValueError(problem)
+        if not given.strip():
+            problem = "is empty"
+            raise ValueError(problem)
+        return given
+
+    return Kind("a path, or a URL such as `s3://bucket/history`, without credentials", read)
+
+
 def url(*schemes: str) -> Kind:
     """Read a URL of one of the schemes. A password in it is for the caller to take out."""
 

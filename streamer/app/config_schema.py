@@ -289,6 +289,34 @@ class Journal:
 
 
 @dataclass(frozen=True, slots=True)
+class History:
+    """Where `streamer archive` keeps events and the journal, and how."""
+
+    url: Annotated[
+        str | None,
+        Setting(
+            kinds.place(),
+            "A directory or an object store. Credentials are not in it, but where the store's client looks for them.",
+            nullable="none: nothing is archived",
+        ),
+    ] = None
+    file_rows: Annotated[
+        int, Setting(kinds.whole(1_000, 100_000_000), "How many offsets a file covers at most: it ends at the next multiple of this.")
+    ] = 250_000
+    buffer_bytes_max: Annotated[
+        int, Setting(kinds.size(2**20, 2**36), "How many bytes of rows an archiver holds in memory; beyond, the largest part is written.")
+    ] = 256 * MIB
+    roll_s: Annotated[float, Setting(kinds.duration("s", 0.1, DAY_S, exact=False), "How long rows wait at most to be in a file.")] = 300
+    compacted_bytes: Annotated[
+        int, Setting(kinds.size(2**20, 2**32), "How large a file grows when those of a day are put together; one is held in memory.")
+    ] = 128 * MIB
+    keep_s: Annotated[
+        int,
+        Setting(kinds.duration("s", 60, 365 * DAY_S), "How long a file that was replaced stays for those who began to read before."),
+    ] = DAY_S
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """What a worker says while it runs."""
 
@@ -356,6 +384,7 @@ class Config:
         ),
     ] = "on"
     journal: Journal = field(default_factory=Journal)
+    history: History = field(default_factory=History)
     log: Log = field(default_factory=Log)
     metrics: Metrics = field(default_factory=Metrics)
     origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)

@@ -13,6 +13,7 @@ import schemas
 from streamer.adapters.avro import codec, wire
 from streamer.app.batch import Parts, fold_batch
 from streamer.core.columns import Fetched
+from streamer.core.history import event_columns
 from streamer.core.model import Decision, Scaling, assemble, features_as_of, votes
 from streamer.core.partition import PartitionData, adopt_version, stack_judge, stack_sums
 from streamer.core.ports import Packed
@@ -34,8 +35,8 @@ def _nobody(partitions: Sequence[int], ids: Sequence[tuple[U8, I64]]) -> list[Pa
     return [Packed(*one, np.zeros(0, np.uint8), np.zeros(len(one[1]), np.int64)) for one in ids[: len(partitions)]]
 
 
-def warm(declaration: Declaration, intake: Intake, changes: ChangeWriter) -> None:
-    """Run one event through decoding, validation, fold, packing and the writing of its change; compile what the first fit needs."""
+def made_up() -> Fetched:
+    """Make up one event, as it is fetched."""
     event = {
         "event_id": "e",
         "customer_id": "c",
@@ -51,7 +52,18 @@ def warm(declaration: Declaration, intake: Intake, changes: ChangeWriter) -> Non
     }
     value = wire.framed(codec.encode("behaviour_event", event), schemas.packaged_id("behaviour_event", schemas.latest("behaviour_event")))
     one = np.zeros(1, np.int64)
-    fetched = Fetched(one.astype(np.int32), one, one + MADE_UP_MS, value, np.array([0, len(value)]), np.zeros(1, np.bool_), (b"c",), {})
+    return Fetched(one.astype(np.int32), one, one + MADE_UP_MS, value, np.array([0, len(value)]), np.zeros(1, np.bool_), (b"c",), {})
+
+
+def warm_archiver(intake: Intake) -> None:
+    """Run one event through decoding, validation and the taking apart of its fields."""
+    fetched = made_up()
+    taken, decoded = intake.read(fetched, np.zeros(1, np.int32))
+    event_columns(intake.columns, decoded, taken.values, taken.record, fetched.partition, fetched.offset, fetched.timestamp)
+
+
+def warm(declaration: Declaration, intake: Intake, changes: ChangeWriter) -> None:
+    """Run one event through decoding, validation, fold, packing and the writing of its change; compile what the first fit needs."""
     f = len(declaration.features)
     nothing, ones = np.zeros(f), np.ones(f)
     scaling = Scaling(nothing, ones, nothing, ones, ones)
@@ -59,7 +71,7 @@ def warm(declaration: Declaration, intake: Intake, changes: ChangeWriter) -> Non
     version = assemble(declaration, "warm", scaling, np.zeros((2, f)), np.ones(2, np.int64), Decision(), made)
     data = [adopt_version(PartitionData(declaration.version), version, 0, 0)]
     judge = stack_judge(data, {1: version}, declaration)
-    taken = intake.take(fetched, np.zeros(1, np.int32))
+    taken = intake.take(made_up(), np.zeros(1, np.int32))
     parts = Parts((0,), judge, stack_sums(data, judge), np.zeros(1, np.int64), 0)
     folded = fold_batch(intake.plan, parts, taken, {}, _nobody)
     names, wanted = {1: "a", 2: "b"}, np.ones(folded.changed, np.bool_)

@@ -16,6 +16,8 @@ from streamer.adapters.avro import codec, wire
 from streamer.adapters.avro.writer_schemas import WriterSchemas
 from streamer.adapters.clustering import KMeansFitter
 from streamer.adapters.declaration_file import load as load_declaration
+from streamer.adapters.history import HistoryWriter, Kind, open_store
+from streamer.adapters.history import Limits as HistoryLimits
 from streamer.adapters.kafka import (
     EventsProducer,
     KafkaAdmin,
@@ -32,7 +34,9 @@ from streamer.adapters.kafka.offsets import Watermarks
 from streamer.adapters.kafka.tailing import KafkaTail
 from streamer.adapters.redis_state import RedisSettings, RedisStateStore
 from streamer.adapters.registry import PackagedSchemas, Registry, RegistrySettings
+from streamer.app import archiver as archiving
 from streamer.app import checking
+from streamer.app.archiver import Archiver
 from streamer.app.changes import CHANGE, ChangeWriter, Origin
 from streamer.app.clock import SystemClock
 from streamer.app.first_model import FirstFit, FirstModel
@@ -47,7 +51,7 @@ from streamer.app.probes import probes
 from streamer.app.publishing import AtLeastOnce, ExactlyOnce
 from streamer.app.recording import NoRecorder
 from streamer.app.tools import Settings, Tools
-from streamer.app.warm import warm
+from streamer.app.warm import warm, warm_archiver
 from streamer.app.worker import Worker
 from streamer.core.errors import Misconfigured
 from streamer.core.intake import Limits
@@ -206,9 +210,8 @@ def worker(config: Config, recorder: Recorder | None = None, around: Around = _n
     follow = config.journal.follow
     changes = change_writer(config, declaration, ids[CHANGE])
     warm(declaration, intake, changes)  # before the group counts on this worker
-    ahead = str(max(1, config.batch.bytes_max // 1024))
-    event_log = KafkaEventLog(
-        kafka_settings(config, {"queued.max.messages.kbytes": ahead, **config.kafka.consumer_properties()}),
+    event_log: EventLog = KafkaEventLog(
+        kafka_settings(config, {"queued.max.messages.kbytes": ahead(config), **config.kafka.consumer_properties()}),
         config.topics.events,
         config.group_id,
         instance_id=config.app.instance,
@@ -250,6 +253,11 @@ def worker(config: Config, recorder: Recorder | None = None, around: Around = _n
     memory.keep()
     with _seldom_collecting():
         yield Worker(settings, declaration, tools)
+
+
+def ahead(config: Config) -> str:
+    """Say how many KiB a consumer may fetch ahead."""
+    return str(max(1, config.batch.bytes_max // 1024))
 
 
 def _publishing(config: Config, event_log: EventLog, store: StateStore, around: Around) -> Publishing:
@@ -295,11 +303,65 @@ def watched(config: Config) -> Iterator[Recorder]:
         yield metrics
 
 
-def make_intake(config: Config, declaration: Declaration, source: SchemaSource) -> Intake:
-    """Make what decodes and validates."""
+@contextmanager
+def archiver(config: Config) -> Iterator[Archiver]:
+    """Make an archiver from the configuration, in a group of its own.
+
+    Raises:
+        Misconfigured: there is no `history.url`, or the servers are not as they must be.
+        Unavailable: one of them doesn't answer.
+
+    """
+    history = history_writer(config)
+    partitions = ensure_topics(config)
+    intake = make_intake(config, load_declaration(config.features.declaration), schema_source(config), whole=True)
+    warm_archiver(intake)  # before the group counts on this archiver
+    tail, reader = kafka_tail(config), topic_reader(config)
+    how = config.history
+    settings = archiving.Settings(how.file_rows, how.buffer_bytes_max, how.roll_s, records_max=config.batch.records_max)
+    settings_of_kafka = kafka_settings(config, {"queued.max.messages.kbytes": ahead(config), **config.kafka.consumer_properties()})
+    log_of_events = KafkaEventLog(settings_of_kafka, config.topics.events, archive_group(config), instance_id=config.app.instance)
+
+    def left(partition: int, first: int, end: int) -> bool:
+        return bool(tail.between(config.topics.events, partition, first, end))
+
+    try:
+        yield Archiver(settings, archiving.Tools(log_of_events, reader, left, intake, history, SystemClock()), partitions)
+    finally:
+        reader.close()
+        tail.close()
+
+
+def archive_group(config: Config) -> str:
+    """Name the consumer group of archivers."""
+    return f"{config.group_id}.archive"
+
+
+def history_url(config: Config) -> str:
+    """Give the place of history.
+
+    Raises:
+        Misconfigured: there is none.
+
+    """
+    if config.history.url is None:
+        message = "there is no `history.url`: set it to a directory or an object store"
+        raise Misconfigured(message)
+    return config.history.url
+
+
+def history_writer(config: Config) -> HistoryWriter:
+    """Connect what writes history."""
+    topics = {Kind.EVENTS: config.topics.events, Kind.JOURNAL: config.topics.journal}
+    limits = HistoryLimits(config.history.compacted_bytes, config.history.keep_s)
+    return HistoryWriter(open_store(history_url(config)), topics, limits)
+
+
+def make_intake(config: Config, declaration: Declaration, source: SchemaSource, *, whole: bool = False) -> Intake:
+    """Make what decodes and validates, all fields of an event if `whole`."""
     limits = config.limits
     bounds = Limits(limits.event_id_bytes_max, limits.customer_id_bytes_max, limits.event_type_bytes_max, limits.future_s_max * 1000)
-    return Intake(declaration, WriterSchemas(source), bounds, limits.items_max, limits.value_bytes_max)
+    return Intake(declaration, WriterSchemas(source), bounds, limits.items_max, limits.value_bytes_max, whole=whole)
 
 
 def change_writer(config: Config, declaration: Declaration, schema_id: int) -> ChangeWriter:

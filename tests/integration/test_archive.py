@@ -1,0 +1,124 @@
+"""`streamer archive` on real servers: killed again and again, two at a time, history is what was sent."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from streamer.adapters.history import open_history
+from streamer.app import wiring
+from streamer.core.ports import Topic
+from tests.integration.kit import Job
+from tests.integration.test_job import LEARNING, shop
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from streamer.adapters import servers as real_servers
+
+
+def shown(history: Any) -> list[dict[str, Any]]:
+    """All events of history, without where they were."""
+    found = []
+    for batch in history.events(history.manifest().cutoff(2**62)):
+        for row in batch.to_pylist():
+            found.append({**row, "properties": dict(row["properties"])})
+            del found[-1]["partition"], found[-1]["offset"], found[-1]["kafka_timestamp"]
+    return found
+
+
+def number_of(row: dict[str, Any]) -> int:
+    return int(row["properties"]["n"])
+
+
+def archiver(job: Job, instance: str, *arguments: str) -> subprocess.Popen[bytes]:
+    environment = {**job.environment, "STREAMER_APP__INSTANCE": f"{job.name}-{instance}"}
+    with (job.directory / f"{instance}.log").open("ab") as log:
+        return subprocess.Popen([sys.executable, "-m", "streamer", "archive", *arguments], env=environment, stdout=log, stderr=log)
+
+
+def work(job: Job) -> None:
+    """Let a worker take in all that there is."""
+    with job.worker("w", "--until-idle-s", "2") as process:
+        assert 0 == process.wait(120), job.logs()
+
+
+def once(job: Job) -> None:
+    process = archiver(job, "once", "--once")
+    assert 0 == process.wait(120), job.logs()
+
+
+@pytest.mark.timeout(300)
+def test_history_is_what_was_sent_through_kills_and_rebalances(servers: real_servers.Running, tmp_path: Path) -> None:
+    root = tmp_path / "history"
+    settings = {"STREAMER_HISTORY__URL": str(root), "STREAMER_HISTORY__FILE_ROWS": "1000", "STREAMER_HISTORY__ROLL_S": "500ms"}
+    job = Job(servers.kafka_bootstrap, servers.redis_url, tmp_path, settings={**LEARNING, **settings}).create()
+    events = [{**one, "properties": {"n": str(n)}} for n, one in enumerate(shop(12_000, 450, seed=5))]
+    job.send(events[:4000])
+    job.send_raw([(b"x", b"no event at all")] * 3)
+    running = [archiver(job, "a"), archiver(job, "b")]
+    try:
+        for round_ in range(4):
+            job.send(events[4000 + 2000 * round_ : 6000 + 2000 * round_])
+            time.sleep(3)
+            victim = running[round_ % 2]
+            victim.kill()
+            victim.wait()
+            running[round_ % 2] = archiver(job, "ab"[round_ % 2])
+        time.sleep(3)
+        for process in running:
+            process.send_signal(signal.SIGTERM)
+        assert [0, 0] == [process.wait(60) for process in running], job.logs()
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    once(job)
+    history = open_history(str(root))
+    history.verify()
+    assert sorted(events, key=number_of) == sorted(shown(history), key=number_of)
+    digest = history.manifest().digest
+    once(job)
+    assert digest == open_history(str(root)).manifest().digest
+    work(job)
+    once(job)
+    archived = [record for partition in range(job.partitions) for record in open_history(str(root)).journal(partition)]
+    told = job.read(Topic.JOURNAL, "journal_entry")
+    assert told
+    assert [(one["commit_id"], one["at_offset"]) for one in told] == [(one.commit_id, one.at_offset) for one in archived]
+
+
+def forget(job: Job, before: int) -> None:
+    """Have Kafka delete the beginning of every partition."""
+    admin = AdminClient({"bootstrap.servers": job.bootstrap})
+    asked = [TopicPartition(job.config.topics.events, partition, before) for partition in range(job.partitions)]
+    for deleted in admin.delete_records(asked).values():
+        deleted.result(30)
+
+
+@pytest.mark.timeout(300)
+def test_a_rebuild_needs_no_more_of_kafka_than_history_lacks(servers: real_servers.Running, tmp_path: Path) -> None:
+    settings = {**LEARNING, "STREAMER_HISTORY__URL": str(tmp_path / "history")}
+    job = Job(servers.kafka_bootstrap, servers.redis_url, tmp_path, settings=settings).create()
+    job.send(shop(6000, 450, seed=6))
+    work(job)
+    once(job)
+    profiles, changes = job.profiles(), job.changes()
+    assert len(changes) >= 450
+    for before in (700, -1):  # then all of it
+        forget(job, before)
+        wiring.state_store(job.config).drop()
+        work(job)
+        assert profiles == job.profiles()
+        assert changes == job.changes()
+    job.send(shop(500, 450, seed=7))
+    work(job)
+    assert len(changes) < len(job.changes())
+    assert len(job.changes()) == len({change["change_id"] for change in job.changes()})
