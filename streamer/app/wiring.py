@@ -6,7 +6,7 @@ import gc
 import logging
 import os
 import socket
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from streamer.adapters.avro import codec, wire
 from streamer.adapters.avro.writer_schemas import WriterSchemas
 from streamer.adapters.clustering import KMeansFitter
 from streamer.adapters.declaration_file import load as load_declaration
-from streamer.adapters.history import HistoryWriter, Kind, open_store
+from streamer.adapters.history import HistoryWriter, Kind, NoHistory, open_history, open_store
 from streamer.adapters.history import Limits as HistoryLimits
 from streamer.adapters.kafka import (
     EventsProducer,
@@ -44,6 +44,7 @@ from streamer.app.health import Health
 from streamer.app.intake import Intake
 from streamer.app.journal import ENTRY
 from streamer.app.logs import Pseudonyms
+from streamer.app.long_log import LongLog
 from streamer.app.looking import Needs, Place, Sources
 from streamer.app.metrics import Metrics
 from streamer.app.models import ANNOUNCED, MODEL, ModelShelf
@@ -63,6 +64,7 @@ from streamer.core.ports import Topic
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from streamer.adapters.history import History
     from streamer.adapters.registry import SchemaSource
     from streamer.app.checking import Report
     from streamer.app.config import Config
@@ -216,7 +218,7 @@ def worker(config: Config, recorder: Recorder | None = None, around: Around = _n
         config.group_id,
         instance_id=config.app.instance,
     )
-    event_log = around("log", event_log)
+    event_log = around("log", reaching_back(config, event_log, intake))
     tools = Tools(
         log=event_log,
         store=store,
@@ -330,6 +332,20 @@ def archiver(config: Config) -> Iterator[Archiver]:
     finally:
         reader.close()
         tail.close()
+
+
+def reaching_back(config: Config, event_log: EventLog, intake: Intake) -> EventLog:
+    """Let the input reach back as far as history, where there is one."""
+    url = config.history.url
+    if url is None:
+        return event_log
+
+    def opened(partition: int) -> History | None:
+        with suppress(NoHistory):
+            return open_history(url, [partition])
+        return None
+
+    return LongLog(event_log, opened, intake.own_id)
 
 
 def archive_group(config: Config) -> str:
