@@ -150,7 +150,16 @@ def _led_to(tools: Tools, declaration: Declaration, state: PartitionState, parti
     """Tell whether the decisions that were published lead to a state (6c)."""
     data = _data(partition, state, declaration)
     told = data.model in {entry.model for entry in entries}
-    return journal.leads_to(entries, data, state.next_offset, tools.shelf.get(data.model).fixed_centroids() if told else None)
+    fixed = tools.shelf.get(data.model).fixed_centroids() if told else None
+    complete_from = _complete_from(tools, partition, entries) if data.passed_over else 0
+    return journal.leads_to(entries, data, state.next_offset, fixed, complete_from)
+
+
+def _complete_from(tools: Tools, partition: int, entries: Sequence[journal.Entry]) -> int:
+    """Find the first offset whose decisions are all in the journal: what it holds no more was decided no later than what it still holds."""
+    if tools.reader.bounds(Topic.JOURNAL, partition)[0] == 0:
+        return 0
+    return entries[0].at_offset + 1 if entries else NO_LIMIT
 
 
 def _owned(tools: Tools, declaration: Declaration, partition: int, token: str, state: PartitionState, recovery: Recovery) -> Owned:

@@ -106,10 +106,14 @@ def decide(tools: Tools, settings: Settings, partitions: Sequence[Owned], sums: 
             continue
         refused = [] if owned.until else refusals.get(number, [])
         refused = [letter._replace(headers=(*letter.headers, *stamps[number])) for letter in refused]
-        refused += [record._replace(headers=stamps[number]) for record in _quarantines(tools, settings, owned, batch, commit_ids[i])]
+        passed_over = _passed_over(owned, batch)
+        refused += [record._replace(headers=stamps[number]) for record in _quarantines(tools, settings, owned, passed_over, commit_ids[i])]
         changes = written.get(number, NOTHING_WRITTEN)
         data = replace(
-            owned.data, watermark=int(batch.watermark[i]), began=min(owned.data.began, int(began[i])), learned=_learned(owned.data, sums, i)
+            owned.data.passing(passed_over),
+            watermark=int(batch.watermark[i]),
+            began=min(owned.data.began, int(began[i])),
+            learned=_learned(owned.data, sums, i),
         ).went_on(hourly(tools.intake.plan), batch.slices[number][0] if number in batch.slices else None)
         body = pack_state(data), outbox.pack(refused, changes.packed), folded.profiles(i)
         commit = Commit(number, owned.token, owned.commit_id, commit_ids[i], next_offset, *body, announce={}, clears=owned.clears)
@@ -125,12 +129,17 @@ def _wanted(folded: Folded, partitions: Sequence[Owned]) -> Bool:
     return told
 
 
-def _quarantines(tools: Tools, settings: Settings, owned: Owned, batch: FoldedBatch, commit_id: str) -> list[OutRecord]:
+def _passed_over(owned: Owned, batch: FoldedBatch) -> list[int]:
+    """Give the offsets of the partition's records that were passed over unread."""
+    found: list[int] = batch.fetched.offset[(batch.taken.status == Reason.QUARANTINED) & (batch.fetched.partition == owned.number)].tolist()
+    return found
+
+
+def _quarantines(tools: Tools, settings: Settings, owned: Owned, offsets: Sequence[int], commit_id: str) -> list[OutRecord]:
     """Write what is passed over in the journal, unless it stands there already: whoever reads the log again must pass it over too."""
     if owned.until is not None or settings.follow:
         return []
-    found = batch.fetched.offset[(batch.taken.status == Reason.QUARANTINED) & (batch.fetched.partition == owned.number)]
-    entries = [journal.quarantine_entry(owned.data, offset) for offset in found.tolist() if offset != owned.passed_over]
+    entries = [journal.quarantine_entry(owned.data, offset) for offset in offsets if offset != owned.passed_over]
     return [journal.record(entry, owned.number, commit_id, tools.clock.now_ms(), settings.journal_schema) for entry in entries]
 
 

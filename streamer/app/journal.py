@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamer.adapters.avro import codec, wire
+from streamer.core.partition import PASSED_OVER_KEPT
 from streamer.core.ports import OutRecord, Topic
 from streamer.core.profile import NEVER
 
@@ -125,12 +126,19 @@ def script(entries: Iterable[Entry], data: PartitionData, next_offset: int) -> d
     return deque(entry for entry in entries if is_due(entry))
 
 
-def leads_to(entries: Sequence[Entry], data: PartitionData, next_offset: int, fixed_centroids: I64 | None) -> bool:
+def leads_to(entries: Sequence[Entry], data: PartitionData, next_offset: int, fixed_centroids: I64 | None, complete_from: int = 0) -> bool:
     """Tell whether a state, which is at `next_offset`, is what comes of following the journal.
 
-    It is not where an owner that was none any more has decided upon a Redis that had been rolled back. `fixed_centroids`, (k, f), are those
-    that the state's version began with; None where it has none.
+    It is not where an owner that was none any more has decided upon a Redis that had been rolled back: where it adopted something else, or
+    elsewhere, or read a record that was passed over when it was published, or the reverse. What a state passed over it says itself, so both
+    must name the same records below `next_offset`, as far back as the state remembers (`PASSED_OVER_KEPT`) and the journal is complete.
+
+    `fixed_centroids`, (k, f), are those that the state's version began with; None where it has none. `complete_from` is the first offset
+    whose decisions are all in the journal still.
     """
+    passed_over = [entry.at_offset for entry in entries if entry.kind == QUARANTINE and complete_from <= entry.at_offset < next_offset]
+    if sorted(passed_over)[-PASSED_OVER_KEPT:] != [offset for offset in data.passed_over if offset >= complete_from]:
+        return False
     ticks = [entry for entry in entries if entry.kind == TICK]
     taken_ticks = [entry for entry in ticks if entry.as_of <= data.ticked]
     if data.ticked != max((entry.as_of for entry in taken_ticks), default=NEVER):

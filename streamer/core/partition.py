@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 LAYOUT = 1
 BEGINS = "0"  # a sweep's cursor when it begins
 DONE = "done"  # and when it is over
+PASSED_OVER_KEPT = 64
+"""Each of them has ended several processes, so these go back far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,13 @@ class PartitionData:
     settled: int = NEVER  # as of when, at least, everybody is judged
     ticked: int = NEVER  # what the wall clock moved the watermark to last
     rebuilding: bool = False  # it is behind what was published
+    passed_over: tuple[int, ...] = ()  # the offsets of the latest quarantined records, at most PASSED_OVER_KEPT
     centroids: I64 | None = None
     learned: Learned | None = None
+
+    def passing(self, offsets: Sequence[int]) -> PartitionData:
+        """Take in that the records at these offsets, which come after all that were, are passed over unread."""
+        return replace(self, passed_over=(*self.passed_over, *offsets)[-PASSED_OVER_KEPT:]) if offsets else self
 
     @property
     def swept(self) -> bool:
@@ -84,7 +91,7 @@ class PartitionData:
         return now
 
 
-_PLAIN = tuple(PartitionData.__slots__[:12])
+_PLAIN = tuple(name for name in PartitionData.__slots__ if name not in {"centroids", "learned"})
 
 
 def pack_state(data: PartitionData) -> bytes:
@@ -105,6 +112,7 @@ def unpack_state(packed: bytes) -> PartitionData:
     end = 5 + int.from_bytes(packed[1:5], "little")
     header = json.loads(packed[5:end])
     k, f = header.pop("shape")
+    header["passed_over"] = tuple(header["passed_over"])
     if not header["model"]:
         return PartitionData(**header)
     body = np.frombuffer(packed, "<i8", offset=end).astype(np.int64)

@@ -10,7 +10,7 @@ import pytest
 from streamer.adapters.avro import codec, wire
 from streamer.app import journal
 from streamer.app.journal import EPOCH, VERSION, Entry
-from streamer.core.partition import PartitionData
+from streamer.core.partition import PASSED_OVER_KEPT, PartitionData
 from streamer.core.ports import LogRecord, Topic
 
 if TYPE_CHECKING:
@@ -124,3 +124,32 @@ def test_a_journal_does_not_lead_to_a_state_that_took_its_decisions_elsewhere_or
     assert not led_to(1, 0, 10, MOVED)  # another version of that number
     assert not led_to(1, 1, 20, FIXED)
     assert not journal.leads_to([], PartitionData("f", model=1, centroids=FIXED), 0, FIXED)
+
+
+def passes_over(told: list[int], state: list[int], next_offset: int, complete_from: int = 0) -> bool:
+    """Hold a state that passed over some records against a journal that says which were."""
+    entries = [journal.quarantine_entry(PartitionData("f"), offset) for offset in told]
+    return journal.leads_to(entries, PartitionData("f").passing(state), next_offset, None, complete_from)
+
+
+def test_a_journal_leads_to_a_state_that_passed_over_the_records_that_it_names_and_no_others() -> None:
+    assert passes_over([], [], 50)
+    assert passes_over([5, 9], [5, 9], 10)
+    assert passes_over([5, 9], [5], 9)  # the other one is still to come
+    assert not passes_over([5, 9], [5], 10)
+    assert not passes_over([5, 9], [9], 10)
+    assert not passes_over([5], [5, 7], 10)
+    assert not passes_over([], [7], 10)
+    assert not passes_over([5], [6], 10)
+
+
+def test_of_what_was_passed_over_before_the_journal_begins_nothing_is_asked() -> None:
+    assert passes_over([30], [5, 30], 40, complete_from=20)
+    assert not passes_over([30], [5, 25, 30], 40, complete_from=20)
+    assert not passes_over([30], [5], 40, complete_from=20)
+
+
+def test_a_state_is_asked_no_more_than_it_remembers() -> None:
+    offsets = [*range(0, 4 * PASSED_OVER_KEPT, 2)]
+    assert passes_over(offsets, offsets, 4 * PASSED_OVER_KEPT)
+    assert not passes_over(offsets, offsets[:-1], 4 * PASSED_OVER_KEPT)

@@ -694,17 +694,17 @@ class Poisoned:
         return self._intake.take(fetched, part, quarantined)
 
 
-def poisoned(job: Job, name: str, **settings: Any) -> Worker:
-    worker = job.worker(name, **settings)
-    worker._tools = replace(worker._tools, intake=Poisoned(worker._tools.intake, b"poison"))  # type: ignore[arg-type]
+def poisoned(job: Job, name: str, poison: bytes = b"poison") -> Worker:
+    worker = job.worker(name)
+    worker._tools = replace(worker._tools, intake=Poisoned(worker._tools.intake, poison))  # type: ignore[arg-type]
     return worker
 
 
-def lives_until_settled(job: Job, lives_max: int, **settings: Any) -> int:
+def lives_until_settled(job: Job, lives_max: int, poison: bytes = b"poison") -> int:
     """Start processes one after another until one of them outlives the log; returns how many died."""
     for life in range(lives_max):
         try:
-            job.settle(poisoned(job, f"life {life}", **settings))
+            job.settle(poisoned(job, f"life {life}", poison))
         except Killed:
             job.gone(f"life {life}")
         else:
@@ -741,6 +741,32 @@ def test_what_was_quarantined_is_passed_over_by_a_rebuild_and_a_replay_too() -> 
     again = job.following(records_max=7)
     again.settle(poisoned(again, "follower"))
     assert (profiles, told) == (again.profiles(), again.told())
+
+
+@pytest.mark.parametrize("published", ["passed over", "read"])
+def test_what_a_zombie_made_of_a_record_in_a_redis_that_was_rolled_back_is_not_built_upon(published: str) -> None:
+    """What it published is seen by nobody, as of a worker that is cut off; what it committed is in Redis, and not beyond C."""
+    job, events = Job(partitions=1, settings={"deaths_max": 2}, first_fit=None), list(shop(40, 8))
+    job.send(events[:20])
+    job.settle(job.worker("before"))
+    job.gone("before")
+    zombies = copy.deepcopy(job)
+    zombies.clock.names += 1000  # no two names of theirs are equal
+    poison = encoded({**shop(1, 1)[0], "event_id": "poison", "customer_id": "c001"})
+    for one in (job, zombies):
+        one.broker.append(INPUT, 0, b"c001", poison)
+        one.send(events[20:])
+    dying, reading = (job, zombies) if published == "passed over" else (zombies, job)
+    died = lives_until_settled(dying, 12, poison)
+    dying.gone(f"life {died}")
+    reading.settle(reading.worker("healthy"))
+    reading.gone("healthy")
+    profiles = job.profiles()
+    assert profiles != zombies.profiles()
+    job.redis.namespaces = zombies.redis.namespaces
+    job.settle(job.worker("heir"))
+    assert profiles == job.profiles()
+    assert (published == "passed over") == bool(job.records(Topic.DEAD_LETTERS))
 
 
 def test_a_record_is_innocent_of_servers_that_do_not_answer_and_of_partitions_that_move() -> None:
