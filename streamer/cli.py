@@ -40,6 +40,10 @@ COMMANDS = {
     "demo-retail": Command(
         "streamer.app.demo_retail_command", "Run the whole job on real servers started for it: a shop's real orders in, segments out."
     ),
+    "reconcile": Command(
+        "streamer.app.reconcile_command",
+        "Tell everybody's present segment again, for subscribers who may have lost something; those who have not pass it over.",
+    ),
     "ingest": Command(
         "streamer.app.ingest_command",
         "Turn a file of rows into events by a mapping and send them, each customer's in the order of their time.",

@@ -21,14 +21,14 @@ from streamer.app.publishing import Publication
 from streamer.app.quarantine import Attempts
 from streamer.core import outbox
 from streamer.core.errors import Corrupt, LostOwnership, Misconfigured
-from streamer.core.partition import BEGINS, PartitionData, unpack_state
+from streamer.core.partition import BEGINS, DONE, PartitionData, unpack_state
 from streamer.core.ports import Committed, OffsetOutOfRange, Topic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from streamer.app.protocol import Recovery
-    from streamer.app.rebuild import Settlement
+    from streamer.app.rebuild import Settlement, Told
     from streamer.app.tools import Settings, Tools
     from streamer.core.declaration import Declaration
     from streamer.core.ports import LogRecord, PartitionState
@@ -57,6 +57,7 @@ class Owned:
     attempts: Attempts = NO_ATTEMPTS
     passed_over: int = -1  # the offset of a record that is not to be read
     settlement: Settlement | None = None  # under way, once the rebuild has come to its end
+    strays: deque[tuple[bytes, Told]] | None = None  # those still to be told of (7e); None where they are not known yet
     began_from_state: bool = False  # the rebuild
     visited: int = 0  # customers, by the sweep under way
     heard_s: float = float("inf")  # when its last records came, on the monotonic clock
@@ -78,6 +79,11 @@ class Owned:
         if self.until is None or self.next_offset < self.until.next_offset:
             return False
         return not self.script or self.script[0].at_offset > self.until.next_offset
+
+    @property
+    def parting(self) -> bool:
+        """Tell whether strays are still to be told of; until then no events are taken (7e)."""
+        return self.until is None and self.data.strays
 
     @property
     def rebuild_left(self) -> int:
@@ -149,7 +155,7 @@ def take_over(tools: Tools, settings: Settings, declaration: Declaration, partit
 def _led_to(tools: Tools, declaration: Declaration, state: PartitionState, partition: int, entries: Sequence[journal.Entry]) -> bool:
     """Tell whether the decisions that were published lead to a state (6c)."""
     data = _data(partition, state, declaration)
-    told = data.model in {entry.model for entry in entries}
+    told = data.model in {entry.model for entry in entries if entry.kind != journal.QUARANTINE}
     fixed = tools.shelf.get(data.model).fixed_centroids() if told else None
     complete_from = _complete_from(tools, partition, entries) if data.passed_over else 0
     return journal.leads_to(entries, data, state.next_offset, fixed, complete_from)
@@ -167,6 +173,8 @@ def _owned(tools: Tools, declaration: Declaration, partition: int, token: str, s
     if recovery.base is Base.STATE:
         data = _data(partition, state, declaration)
         data = replace(data, rebuilding=recovery.until is not None, cursor=data.cursor if data.swept else BEGINS)
+        if recovery.until is not None:  # a slice of it may have been published by nobody
+            data = replace(data, reconcile="", reconcile_cursor=DONE, reconciled=0)
         owned = Owned(partition, token, state.commit_id, state.next_offset, data, until=recovery.until)
     else:
         first = tools.log.bounds(partition)[0]

@@ -7,15 +7,15 @@ same id, in whatever namespace or run.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from streamer.adapters.avro import wire
+from streamer.adapters.avro import codec, wire
 from streamer.core import outbox
 from streamer.core.encoding import ID_BYTES, Place, Strings, Texts, encode_changes, name_changes
 from streamer.core.fold import CAUSES
-from streamer.core.model import NEW
+from streamer.core.model import NEW, segment_id_of
 from streamer.core.ports import OutRecord, Topic
 from streamer.core.profile import FIRST_CODE, NEW_SEGMENT
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from streamer.core.intake import Customers
 
 CHANGE = "segment_change"
+EXISTING, EXITED = "existing", "exited"
+RECONCILE = "reconcile"
 CHANGE_ID = "ce_id"
 CLOUD_EVENT_TYPE = b"segment_streamer.SegmentChange"
 
@@ -47,6 +49,24 @@ class Written(NamedTuple):
 
     packed: bytes
     records: list[OutRecord]
+
+
+class Membership(NamedTuple):
+    """What is told of a customer beside the fold: `existing`, that they are in a segment still, or `exited`, that they are in none now.
+
+    `since` is when they came into the segment, in event time; `as_of` when what is told holds.
+    """
+
+    customer: bytes
+    version: int
+    status: str
+    segment: int  # its code
+    since: int
+    as_of: int
+    model: int
+    epoch: int
+    distance: float = 0.0
+    margin: float = 0.0
 
 
 class ChangeWriter:
@@ -114,6 +134,60 @@ class ChangeWriter:
             written[partition] = Written(packed, records)
         return written
 
+    def write_again(
+        self, told: Sequence[Membership], partition: int, offset: int, names: Mapping[int, str], stamp: Headers, detected_at: int
+    ) -> list[OutRecord]:
+        """Write what is told with the cause `reconcile`: by record, for it is seldom. `offset` is the next one of the input to be read."""
+        ids = _strings([one.customer for one in told])
+        joined = name_changes(
+            self._origin.topic.encode(),
+            ids.data.copy(),  # as a batch's ids are: what is read-only would be compiled for anew
+            ids.bounds,
+            np.arange(len(told), dtype=np.int32),
+            np.array([one.version for one in told], np.int64),
+        )
+        named = [joined[at : at + ID_BYTES] for at in range(0, len(joined), ID_BYTES)]
+        return [
+            OutRecord(
+                Topic.CHANGES,
+                partition,
+                one.customer,
+                self._prefix.tobytes() + codec.encode(CHANGE, self._again(one, change_id, partition, offset, names, detected_at)),
+                (*self._head, *stamp, (CHANGE_ID, change_id)),
+            )
+            for one, change_id in zip(told, named, strict=True)
+        ]
+
+    def _again(
+        self, one: Membership, change_id: bytes, partition: int, offset: int, names: Mapping[int, str], detected_at: int
+    ) -> dict[str, Any]:
+        new, number = one.segment == NEW_SEGMENT, one.segment - FIRST_CODE
+        segment_id = NEW if new else segment_id_of(number)
+        left = one.status == EXITED
+        origin = self._origin
+        return {
+            "change_id": change_id.decode(),
+            "customer_id": one.customer.decode(),
+            "version": one.version,
+            "status": one.status,
+            "segment_id": segment_id,
+            "segment_name": NEW if new else names.get(number, ""),
+            "previous_segment_id": segment_id if left else None,
+            "previous_since": one.since if left else None,
+            "cause": RECONCILE,
+            "occurred_at": one.as_of,
+            "detected_at": detected_at,
+            "model_version": one.model,
+            "epoch": one.epoch,
+            "feature_version": origin.feature_version,
+            "distance": one.distance,
+            "margin": one.margin,
+            "top_features": [],
+            "source": {"topic": origin.topic, "partition": partition, "offset": offset},
+            "origin": origin.origin,
+            "run_id": origin.run_id,
+        }
+
     def _made(self) -> Texts:
         """Lay out the texts; segment names are those of the numbers known so far."""
         origin = self._origin
@@ -137,8 +211,8 @@ def _array(data: bytes) -> U8:
     return np.frombuffer(data, np.uint8)
 
 
-def _strings(texts: Sequence[str]) -> Strings:
-    encoded = [text.encode() for text in texts]
+def _strings(texts: Sequence[str | bytes]) -> Strings:
+    encoded = [text.encode() if isinstance(text, str) else text for text in texts]
     return Strings(_array(b"".join(encoded)), np.cumsum([0, *map(len, encoded)], dtype=np.int64))
 
 

@@ -136,12 +136,10 @@ def leads_to(entries: Sequence[Entry], data: PartitionData, next_offset: int, fi
     `fixed_centroids`, (k, f), are those that the state's version began with; None where it has none. `complete_from` is the first offset
     whose decisions are all in the journal still.
     """
-    passed_over = [entry.at_offset for entry in entries if entry.kind == QUARANTINE and complete_from <= entry.at_offset < next_offset]
-    if sorted(passed_over)[-PASSED_OVER_KEPT:] != [offset for offset in data.passed_over if offset >= complete_from]:
-        return False
     ticks = [entry for entry in entries if entry.kind == TICK]
     taken_ticks = [entry for entry in ticks if entry.as_of <= data.ticked]
-    if data.ticked != max((entry.as_of for entry in taken_ticks), default=NEVER):
+    same_ticks = data.ticked == max((entry.as_of for entry in taken_ticks), default=NEVER)
+    if not same_ticks or not _passed_over_alike(entries, data, next_offset, complete_from):
         return False
     if any(entry.at_offset > next_offset for entry in taken_ticks) or any(e.at_offset < next_offset for e in ticks[len(taken_ticks) :]):
         return False
@@ -156,3 +154,8 @@ def leads_to(entries: Sequence[Entry], data: PartitionData, next_offset: int, fi
         return False
     told = fixed_centroids if last.kind == VERSION else last.centroids(data.centroids.shape)
     return np.array_equal(told, data.centroids)
+
+
+def _passed_over_alike(entries: Sequence[Entry], data: PartitionData, next_offset: int, complete_from: int) -> bool:
+    told = sorted(entry.at_offset for entry in entries if entry.kind == QUARANTINE and complete_from <= entry.at_offset < next_offset)
+    return told[-PASSED_OVER_KEPT:] == [offset for offset in data.passed_over if offset >= complete_from]

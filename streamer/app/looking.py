@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from streamer.adapters.avro import codec, wire
-from streamer.app.changes import CHANGE
+from streamer.app.changes import CHANGE, RECONCILE
 from streamer.core.declaration import DAY_MS, Transform
 from streamer.core.errors import Corrupt, Misconfigured
 from streamer.core.fold import CENTROID_ONE
@@ -103,6 +103,7 @@ class Facts:
     recorded: int | None
     partitions: tuple[PartitionFacts, ...] | None
     versions: Mapping[int, ModelVersion]
+    request: str = ""  # the latest to tell everybody's segment again
 
     @property
     def begun(self) -> list[PartitionData]:
@@ -122,7 +123,11 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class PartitionLook:
-    """One partition. `sweep` is `none` (no model), `running` or `done`; `rebuilding` while it is behind what was published."""
+    """One partition. `sweep` is `none` (no model), `running` or `done`; `rebuilding` while it is behind what was published.
+
+    `reconcile` is `none` where nobody asked to be told everybody's segment again, `waiting`, `running` or `done`; `reconciled` counts the
+    customers that it has come by.
+    """
 
     partition: int
     owned: bool
@@ -134,6 +139,8 @@ class PartitionLook:
     epoch: int
     sweep: str
     customers: int
+    reconcile: str
+    reconciled: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +174,21 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class ReconcileLook:
+    """The latest request to tell everybody's segment again, and how far it is."""
+
+    request: str
+    partitions_done: int
+    partitions: int
+    customers: int
+
+    @property
+    def done(self) -> bool:
+        """Tell whether every partition has done it."""
+        return self.partitions_done == self.partitions
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The whole job. `state` is `no_topic`, `nothing`, `no_model` or `running`; `advice` says what to do, if anything."""
 
@@ -184,6 +206,7 @@ class Status:
     epoch: int
     segments: tuple[SegmentLook, ...]
     waiting: Waiting | None
+    reconcile: ReconcileLook | None
     advice: tuple[str, ...]
 
 
@@ -206,7 +229,8 @@ def read_facts(sources: Sources) -> Facts:
         for p, state, known in zip(numbers, states, customers, strict=True)
     )
     versions = {number: sources.model(number) for number in {p.data.model for p in found if p.data is not None and p.data.model}}
-    return Facts(place, sources.needs, sources.declaration.version, recorded, found, versions)
+    request = (store.announced(RECONCILE) or b"").decode()
+    return Facts(place, sources.needs, sources.declaration.version, recorded, found, versions, request)
 
 
 def partition_counts(sources: Sources) -> tuple[int | None, int | None]:
@@ -240,7 +264,7 @@ def data_of(partition: int, state: PartitionState) -> PartitionData | None:
 
 def status_of(facts: Facts) -> Status:
     """Sum up."""
-    partitions = tuple(map(_partition, facts.partitions or ()))
+    partitions = tuple(_partition(facts.request, one) for one in facts.partitions or ())
     latest = facts.latest
     segments = segments_of(facts)
     return Status(
@@ -258,8 +282,24 @@ def status_of(facts: Facts) -> Status:
         epoch=0 if latest is None else latest.epoch,
         segments=segments,
         waiting=None if latest is not None else _waiting(facts),
+        reconcile=_reconcile_look(facts.request, partitions),
         advice=tuple(_advice(facts)),
     )
+
+
+def _reconcile_look(request: str, partitions: tuple[PartitionLook, ...]) -> ReconcileLook | None:
+    if not request:
+        return None
+    done = sum(p.reconcile == "done" for p in partitions)
+    return ReconcileLook(request, done, len(partitions), sum(p.reconciled for p in partitions))
+
+
+def _reconcile(request: str, data: PartitionData | None) -> str:
+    if data is not None and data.reconciling and request in {"", data.reconcile}:
+        return "running"
+    if not request:
+        return "none"
+    return "done" if data is not None and data.reconcile == request else "waiting"
 
 
 def _sweep(data: PartitionData | None) -> str:
@@ -268,8 +308,9 @@ def _sweep(data: PartitionData | None) -> str:
     return "none" if data is None or not data.model else "done" if data.swept else "running"
 
 
-def _partition(facts: PartitionFacts) -> PartitionLook:
+def _partition(request: str, facts: PartitionFacts) -> PartitionLook:
     data = facts.data
+    reconcile = _reconcile(request, data)
     return PartitionLook(
         partition=facts.partition,
         owned=facts.owned,
@@ -281,6 +322,8 @@ def _partition(facts: PartitionFacts) -> PartitionLook:
         epoch=0 if data is None else data.epoch,
         sweep=_sweep(data),
         customers=facts.customers,
+        reconcile=reconcile,
+        reconciled=data.reconciled if data is not None and reconcile in {"running", "done"} else 0,
     )
 
 

@@ -34,7 +34,9 @@ Assignment:
    b. follows the journal at its offsets, and leaves the last adoption's sweep for afterwards;
    c. ends exactly at C's offset;
    d. there reads what was published to the end, and in one guarded call takes C's id and makes the state agree with it: what subscribers
-      were told wins. What was judged and not told is judged again by the sweep, which tells it.
+      were told wins. What was judged and not told is judged again by the sweep, which tells it;
+   e. then says, in ordinary commits, that those left who were told to be in a segment and are not found again. The state says that there
+      are some from d to the last of these, so the next owner goes on. Events wait until then.
 
 When something fails:
 

@@ -4,12 +4,13 @@ Laws: what subscribers were told wins. A customer of whom more was told than the
 the state learns the segment, its version and since when, and the sweep, coming by again, goes on from there; who was told to have left
 leaves. A state that knows more than was told is a fork, where an owner that was none any more committed to a Redis that had been rolled
 back: the rebuild begins anew, from nothing. Should that know more too, the customer goes back to what was told, and is judged anew by the
-sweep.
+sweep. A customer who was told to be in a segment, and whom the state does not know, is a stray: `strays.py` tells that they left.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from streamer.adapters.avro import codec, wire
 from streamer.app.batch import joined
-from streamer.app.changes import CHANGE
+from streamer.app.changes import CHANGE, EXITED
 from streamer.app.commits import NO_PROFILES, commit_all, stamped
 from streamer.app.walk import walk
 from streamer.core.partition import BEGINS, Learned, pack_state
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 READ_RECORDS = 20_000
-EXITED = "exited"
 
 
 class Forked(Exception):  # noqa: N818  # says what happened
@@ -64,7 +64,7 @@ class Agreed(NamedTuple):
     profiles: Packed
     taught: int  # customers of whom more was told than the state knew
     taken_back: int  # customers of whom less was told
-    unknown: int  # customers who were told of, and have no profile
+    strays: dict[bytes, Told]  # customers who were told to be in a segment, and have no profile
 
 
 @dataclass(slots=True)
@@ -117,7 +117,8 @@ class Settlement:
         """
         votes = _Votes(data, numbers)
         changed: list[Packed] = []
-        taught = taken_back = known = 0
+        taught = taken_back = 0
+        strays = self._members()
         for met in walk(store, self.partition, plan, commit_id=commit_id):
             rows = []
             for u, told in self._differing(met):
@@ -131,10 +132,24 @@ class Settlement:
                     taken_back += 1
                 head[VERSION], head[SEGMENT], head[SINCE] = told
                 rows.append(u)
-            known += sum(fresh and customer in self.told for customer, fresh in zip(met.ids, met.fresh.tolist(), strict=True))
+            for customer in met.ids:
+                strays.pop(customer, None)
             if rows:
                 changed.append(_packed(plan, met, rows))
-        return Agreed(votes.data(), joined(changed) if changed else NO_PROFILES, taught, taken_back, len(self.told) - known)
+        data = replace(votes.data(), strays=bool(strays))
+        return Agreed(data, joined(changed) if changed else NO_PROFILES, taught, taken_back, strays)
+
+    def strays(self, store: StateStore, commit_id: str, plan: Plan) -> dict[bytes, Told]:
+        """Find, as of a commit, the customers who were told to be in a segment, and have no profile. Raises as `agree` does."""
+        left = self._members()
+        for met in walk(store, self.partition, plan, commit_id=commit_id) if left else ():
+            for customer in met.ids:
+                left.pop(customer, None)
+        return left
+
+    def _members(self) -> dict[bytes, Told]:
+        """Give those who were told to be in a segment."""
+        return {customer: told for customer, told in self.told.items() if told.segment != NO_SEGMENT}
 
     def _differing(self, met: Met) -> Iterator[tuple[int, Told]]:
         head = met.work.head
@@ -162,8 +177,8 @@ def settle(tools: Tools, settings: Settings, owned: Owned) -> Outcome | None:
         return None
     numbers = [segment.number for segment in tools.shelf.get(owned.data.model).active] if owned.data.model else []
     agreed = owned.settlement.agree(tools.store, owned.commit_id, tools.intake.plan, owned.data, numbers)
-    if agreed.taken_back and owned.began_from_state:
-        raise Forked
+    if owned.began_from_state and (agreed.taken_back or (agreed.strays and tools.log.bounds(owned.number)[0] == 0)):
+        raise Forked  # strays of a log that is whole were let go by a sweep of that fork
     takes = Commit(
         owned.number,
         owned.token,
@@ -183,9 +198,10 @@ def settle(tools: Tools, settings: Settings, owned: Owned) -> Outcome | None:
             until.next_offset,
             agreed.taught,
             agreed.taken_back,
-            agreed.unknown,
+            len(agreed.strays),
         )
         owned.commit_id, owned.data, owned.until, owned.settlement = until.commit_id, agreed.data, None, None
+        owned.strays = deque(agreed.strays.items())
     return outcome
 
 

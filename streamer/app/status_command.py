@@ -17,7 +17,7 @@ from streamer.core.errors import Unavailable
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from streamer.app.looking import Sources, Status
+    from streamer.app.looking import ReconcileLook, Sources, Status
 
 app = typer.Typer(add_completion=False)
 
@@ -73,6 +73,12 @@ def _watch(found: Sources, interval_s: float, *, as_json: bool) -> None:
             time.sleep(interval_s)
 
 
+def reconcile_line(seen: ReconcileLook) -> str:
+    """Say how far telling everybody's segment again is."""
+    progress = "done" if seen.done else f"{seen.partitions_done} of {seen.partitions} partitions done"
+    return f"everybody's segment is told again (request {seen.request}): {progress}, {seen.customers:,} customers so far"
+
+
 MINUTE = "2026-01-31 23:59"  # seconds would not fit eighty columns
 
 
@@ -117,5 +123,7 @@ def screen(seen: Status) -> RenderableType:
         if seen.not_judged:
             sizes.add_row("", "not judged yet: the sweep will come by", f"{seen.not_judged:,}", "")
         parts.append(sizes)
+    if seen.reconcile is not None:
+        parts.append(Text(reconcile_line(seen.reconcile)))
     parts += [Text(advice, style="yellow") for advice in seen.advice]
     return Group(*parts)

@@ -18,7 +18,9 @@ from streamer.app.decisions import Decisions
 from streamer.app.leading import Leader
 from streamer.app.publishing import Publication
 from streamer.app.rebuild import Forked, settle
+from streamer.app.reconciling import Reconciler
 from streamer.app.recording import look_around
+from streamer.app.strays import part
 from streamer.app.tools import Settings, Tools, Totals
 from streamer.core.columns import select
 from streamer.core.errors import LostOwnership, Unavailable
@@ -61,6 +63,7 @@ class Worker:
         self._due = {"poll": 0.0, "fit": 0.0, "epoch": 0.0, "idle": 0.0, "look": 0.0, "tick": 0.0}
         self._decisions = Decisions(settings, tools, self)
         self._leader = Leader(settings, tools, self._decisions)
+        self._reconciler = Reconciler(settings, tools, self)
         self.totals = Totals()
         tools.log.before_revoked(self._hand_over)
 
@@ -94,7 +97,7 @@ class Worker:
         recorder = self._tools.recorder
         recorder.turned(self._owned, [p for p in self._waiting if p not in self._owned], self._tools.shelf.known)
         self._assign()
-        busy = any(owned.sweeping or owned.rebuilt for owned in self._owned.values())
+        busy = any(owned.sweeping or owned.rebuilt or owned.parting or self._reconciler.due(owned) for owned in self._owned.values())
         wait_s = 0.0 if busy or self._tools.publishing.pending else self._settings.wait_s
         with recorder.stage("fetch"):
             fetched = self._tools.log.fetch(self._settings.records_max, wait_s, self._settings.gather_s)
@@ -113,17 +116,22 @@ class Worker:
             self._confirm()
         for owned in list(self._owned.values()):
             self._decisions.follow(owned)
-            if owned.rebuilt and self._owned.get(owned.number) is owned:
+            if (owned.rebuilt or owned.parting) and self._owned.get(owned.number) is owned:
                 try:
                     self._settle(owned)
                 except Unavailable as error:  # such as a transaction still open where it must read: the other partitions go on
                     log.warning("partition %d: its rebuild can't end yet: %s", owned.number, error)
                     self._again(owned.number)
+        self._reconciler.heed()
+        self._reconciler.go_on()
         self._timers()
 
     def idle(self, for_s: float | None) -> bool:
         """Tell whether everything is done and nothing has come for so long; never, for None."""
-        left = any(owned.until or owned.script or not owned.data.swept for owned in self._owned.values())
+        left = any(
+            owned.until or owned.script or owned.parting or not owned.data.swept or self._reconciler.due(owned)
+            for owned in self._owned.values()
+        )
         done = not self._tools.publishing.pending and not left
         return for_s is not None and bool(self._owned) and done and self._tools.clock.monotonic_s() - self._last_event_s >= for_s
 
@@ -204,7 +212,8 @@ class Worker:
             self._decisions.commit(owned, self._tools.clock.token(), owned.data)
             if self._owned.get(owned.number) is not owned:
                 return
-        self._tools.log.start(owned.number, owned.next_offset)
+        if not owned.parting:
+            self._tools.log.start(owned.number, owned.next_offset)
         self._tools.recorder.taken_over(rebuilding=owned.until is not None)
         log.info("partition %d: from offset %d, model %d, epoch %d", owned.number, owned.next_offset, owned.data.model, owned.data.epoch)
 
@@ -365,7 +374,10 @@ class Worker:
         return self._owned.get(owned.number) is owned
 
     def _settle(self, owned: Owned) -> None:
-        """Go on with ending a rebuild, a part at a time (7d)."""
+        """Go on with ending a rebuild, a part at a time (7d, 7e)."""
+        if owned.parting:
+            self._part(owned)
+            return
         try:
             outcome = settle(self._tools, self._settings, owned)
         except Forked:
@@ -381,7 +393,18 @@ class Worker:
             return
         self._forked.discard(owned.number)
         self.restack()
-        self._tools.log.start(owned.number, owned.next_offset)
+        if owned.data.strays:
+            self._tools.log.pause([owned.number])
+        else:
+            self._tools.log.start(owned.number, owned.next_offset)
+
+    def _part(self, owned: Owned) -> None:
+        """Go on with telling that strays left; then events may come (7e)."""
+        self._confirm()  # what its last owner left is read back
+        if self._owned.get(owned.number) is owned:
+            part(self._tools, self._settings, owned, self)
+        if self._owned.get(owned.number) is owned and not owned.parting:
+            self._tools.log.start(owned.number, owned.next_offset)
 
     # Time
 

@@ -42,6 +42,11 @@ class Scaling:
     weight: F64
 
 
+def segment_id_of(number: int) -> str:
+    """Give the stable id of a segment by its number."""
+    return f"seg_{number:04d}"
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """One segment: its number is its identity for ever, its id is made of it, its name is for people."""
@@ -54,7 +59,7 @@ class Segment:
     @property
     def segment_id(self) -> str:
         """Give the stable id."""
-        return f"seg_{self.number:04d}"
+        return segment_id_of(self.number)
 
 
 @dataclass(frozen=True, slots=True)

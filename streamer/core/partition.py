@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from streamer.core.model import ModelVersion
 
 LAYOUT = 1
-BEGINS = "0"  # a sweep's cursor when it begins
+BEGINS = "0"  # the cursor of a sweep, or of another walk, when it begins
 DONE = "done"  # and when it is over
 PASSED_OVER_KEPT = 64
 """Each of them has ended several processes, so these go back far."""
@@ -65,8 +65,17 @@ class PartitionData:
     ticked: int = NEVER  # what the wall clock moved the watermark to last
     rebuilding: bool = False  # it is behind what was published
     passed_over: tuple[int, ...] = ()  # the offsets of the latest quarantined records, at most PASSED_OVER_KEPT
+    strays: bool = False  # some customers whom a rebuild did not find again have still to be told that they left
+    reconcile: str = ""  # the latest request to tell everybody's segment again
+    reconcile_cursor: str = DONE  # of the walk for it
+    reconciled: int = 0  # profiles it has come by so far
     centroids: I64 | None = None
     learned: Learned | None = None
+
+    @property
+    def reconciling(self) -> bool:
+        """Tell whether a walk that tells everybody's segment again is under way."""
+        return self.reconcile_cursor != DONE
 
     def passing(self, offsets: Sequence[int]) -> PartitionData:
         """Take in that the records at these offsets, which come after all that were, are passed over unread."""

@@ -40,6 +40,10 @@ class Unclear(Unavailable):
     """Nobody knows whether a transaction was committed: run the assignments of its partitions anew, and never send again on a guess."""
 
 
+class CursorLost(Unavailable):
+    """A walk can't go on: another server answers, or another process of it, than gave its cursor, and counts otherwise. Begin it anew."""
+
+
 class OffsetOutOfRange(StreamerError):  # noqa: N818
     """The log does not hold the offset that a partition was started at: retention took it, or the topic was made anew."""
 
@@ -162,8 +166,9 @@ class StateStore(Protocol):
     def scan(self, partition: int, cursor: int, count: int, commit_id: str | None = None) -> tuple[int, Packed]:
         """Walk about `count` of the partition's profiles; the walk ends when the cursor returned is 0. A profile may come twice.
 
-        With `commit_id`, raises `Unavailable` as `load` does. Raises `Unavailable`, too, where the server has been started anew since
-        it gave the cursor: each start counts cursors otherwise, and going on would pass customers over.
+        Whoever is there from the beginning of a walk to its end is met, as long as the same process of the same server answers: its hash
+        has a seed of its own. A cursor names the one that gave it, and anybody may go on with it; raises `CursorLost` where another one
+        answers. With `commit_id`, raises `Unavailable` as `load` does.
         """
 
     def count(self, partitions: Sequence[int]) -> list[int]:
@@ -171,6 +176,9 @@ class StateStore(Protocol):
 
     def announced(self, name: str) -> bytes | None:
         """Read a value of the application that partition 0's owner announced."""
+
+    def ask(self, name: str, value: bytes) -> None:
+        """Write a value of the application that a person gives, beside those that partition 0's owner announces."""
 
     def record_partitions(self, count: int) -> int:
         """Record the input's partition count at the first start; returns the count on record."""

@@ -17,7 +17,7 @@ import redis
 from streamer.adapters.redis_state import RedisSettings, RedisStateStore
 from streamer.adapters.servers.embedded_redis import EmbeddedRedis, find_binary
 from streamer.core.errors import Misconfigured, Unavailable
-from streamer.core.ports import Outcome
+from streamer.core.ports import CursorLost, Outcome
 from tests.contract.test_state_store import everything, load, step
 from tests.fakes.state_store import cut
 
@@ -271,7 +271,7 @@ def test_a_walk_over_a_server_that_was_started_anew_is_refused_and_may_begin_aga
         cursor, _ = store.scan(0, 0, 100)
         assert cursor
         server.restart()
-        with pytest.raises(Unavailable, match="started anew"):
+        with pytest.raises(CursorLost, match="started anew"):
             store.scan(0, cursor, 100)
         cursor, part = store.scan(0, 0, 100)
         found = set(cut(part.ids, part.id_bounds))

@@ -10,7 +10,7 @@ import pytest
 
 from streamer.adapters.redis_state import RedisSettings, RedisStateStore
 from streamer.core.errors import Unavailable
-from streamer.core.ports import Commit, Outcome, Packed, PartitionState
+from streamer.core.ports import Commit, CursorLost, Outcome, Packed, PartitionState
 from tests.fakes.state_store import FakeRedis, FakeStateStore, cut, joined_with_bounds
 
 if TYPE_CHECKING:
@@ -231,6 +231,17 @@ def test_profiles_are_read_as_of_a_commit_or_not_at_all(store: StateStore) -> No
     assert [b""] == cut(store.load([1], asked, [""])[0].values, store.load([1], asked, [""])[0].bounds)
 
 
+def test_a_cursor_that_another_process_gave_is_refused(store: StateStore) -> None:
+    store.claim(0, "w1")
+    store.commit([step({b"customer%d" % i: b"p" * 100 for i in range(2_000)})])
+    cursor, _ = store.scan(0, 0, 100)
+    other = cursor + (1 << 64)
+    with pytest.raises(CursorLost, match="started anew"):
+        store.scan(0, other, 100)
+    assert cursor == store.scan(0, 0, 100)[0]
+    assert len(store.scan(0, cursor, 100)[1].ids)
+
+
 def test_a_scan_sees_all_that_was_there_throughout(store: StateStore) -> None:
     store.claim(0, "w1")
     store.commit([step({b"stays%d" % i: b"p" * 100 for i in range(1_000)} | {b"goes%d" % i: b"p" * 100 for i in range(1_000)})])
@@ -241,6 +252,16 @@ def test_a_scan_sees_all_that_was_there_throughout(store: StateStore) -> None:
         cursor, part = store.scan(0, cursor, 100)
         found |= set(cut(part.ids, part.id_bounds))
     assert {b"stays%d" % i for i in range(1_000)} <= found
+
+
+def test_a_person_may_write_a_value_of_the_application_and_a_commit_leaves_it(store: StateStore) -> None:
+    assert store.announced("reconcile") is None
+    store.ask("reconcile", b"r1")
+    store.claim(0, "w1")
+    store.commit([step({}, announce={"model": b"m"})])
+    assert (b"r1", b"m") == (store.announced("reconcile"), store.announced("model"))
+    store.ask("reconcile", b"r2")
+    assert b"r2" == store.announced("reconcile")
 
 
 def test_only_partition_0_announces_in_its_commit(store: StateStore) -> None:

@@ -14,7 +14,7 @@ from streamer.adapters.avro import codec, wire
 from streamer.adapters.avro.writer_schemas import WriterSchemas
 from streamer.adapters.registry import PackagedSchemas
 from streamer.app import checking, journal
-from streamer.app.changes import CHANGE, ChangeWriter, Origin
+from streamer.app.changes import CHANGE, EXISTING, RECONCILE, ChangeWriter, Origin
 from streamer.app.first_model import FirstFit, FirstModel
 from streamer.app.intake import Intake
 from streamer.app.journal import ENTRY
@@ -104,6 +104,7 @@ class Job:
 
     def __post_init__(self) -> None:
         """Make the topics."""
+        self.asked: tuple[str, list[int]] = "", []  # the latest request, and where the changes ended then
         self.declaration: Declaration = declare(self.features)
         self.plan = plan(self.declaration)
         if INPUT not in self.broker.topics:
@@ -180,6 +181,11 @@ class Job:
             partition = int.from_bytes(event["customer_id"].encode(), "big") % self.partitions
             self.broker.append(INPUT, partition, event["customer_id"].encode(), encoded(event))
 
+    def ask(self, request: str) -> None:
+        """Ask to be told everybody's segment again, as `streamer reconcile` does."""
+        self.asked = request, [log.high for log in self.broker.topics[self.topics(self.run)[Topic.CHANGES]]]
+        self.store.ask(RECONCILE, request.encode())
+
     def step(self, *workers: Worker, rounds: int = 1, seconds: float = 0.2) -> None:
         """Let workers do some rounds each, in turn."""
         for _ in range(rounds):
@@ -246,13 +252,15 @@ class Job:
         return [codec.decode(CHANGE, record.value[wire.ID_BYTES :]) for record in self.records(Topic.CHANGES)]
 
     def told(self) -> dict[str, dict[str, Any]]:
-        """Give the changes that were told, each once, by their ids, without what differs from run to run.
+        """Give the changes that were told, each once, by their ids, without what differs from run to run, and what was told on demand.
 
         Whatever is told twice is told alike, and each customer's versions grow.
         """
         found: dict[str, dict[str, Any]] = {}
         latest: dict[str, int] = {}
         for change in self.changes():
+            if change["status"] == EXISTING:
+                continue
             kept = {name: value for name, value in change.items() if name not in {"detected_at", "origin", "run_id"}}
             if change["change_id"] not in found:
                 assert change["version"] > latest.get(change["customer_id"], -1)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamer.core.errors import Unavailable
-from streamer.core.ports import Outcome, Packed, PartitionState
+from streamer.core.ports import CursorLost, Outcome, Packed, PartitionState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -144,7 +144,7 @@ class FakeStateStore:
         start, cursor = divmod(cursor, CURSORS)
         if start not in (0, self.server.hashing + 1):
             message = f"the fake Redis was started anew while partition {partition} was walked"
-            raise Unavailable(message)
+            raise CursorLost(message)
         profiles = self._partition(partition).profiles
         hashed = ((zlib.crc32(customer, self.server.hashing), customer) for customer in profiles)
         order = sorted(one for one in hashed if one[0] >= cursor)
@@ -158,6 +158,9 @@ class FakeStateStore:
 
     def announced(self, name: str) -> bytes | None:
         return self._namespace.announced.get(name)
+
+    def ask(self, name: str, value: bytes) -> None:
+        self._namespace.announced[name] = value
 
     def record_partitions(self, count: int) -> int:
         return int(self._namespace.announced.setdefault(PARTITIONS, b"%d" % count))

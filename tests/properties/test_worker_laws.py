@@ -19,6 +19,7 @@ from streamer.core.errors import Unavailable
 from streamer.core.ports import Topic
 from tests.fakes.faults import Fault, Faults, Killed
 from tests.fakes.job import Job, shop
+from tests.simulation.verdict import told_again
 
 if TYPE_CHECKING:
     from streamer.app.worker import Worker
@@ -87,9 +88,13 @@ class Chaos:
         del self.workers[name]
         self.job.gone(name)
 
-    def round(self, *, wipes: bool) -> None:
+    def round(self, *, wipes: bool, asks: bool = False) -> None:
         """Let something befall somebody, then let everybody work."""
         rng = self.rng
+        if asks and rng.random() < 0.1:
+            self.job.ask(f"request {len(self.job.changes())}")
+        if asks and rng.random() < 0.1:
+            self.job.redis.hashing += 1  # as of a server that was started again
         if self.workers and rng.random() < 0.3:
             _, faults = rng.choice(list(self.workers.values()))
             call = len(faults.calls) + rng.randint(0, 12)
@@ -134,7 +139,7 @@ class Chaos:
         self.job.settle(*(worker for worker, _ in self.workers.values()))
 
 
-def through_chaos(seed: int, *, wipes: bool) -> tuple[Job, list[dict[str, Any]]]:
+def through_chaos(seed: int, *, wipes: bool, asks: bool = False) -> tuple[Job, list[dict[str, Any]]]:
     rng = random.Random(seed)
     job, events = Job(settings=LEARNING), list(shop(300, 30, seed))
     chaos = Chaos(job, rng)
@@ -142,10 +147,10 @@ def through_chaos(seed: int, *, wipes: bool) -> tuple[Job, list[dict[str, Any]]]
     while at < len(events):
         size = rng.randint(0, 30)
         job.send(events[at : at + size])
-        chaos.round(wipes=wipes)
+        chaos.round(wipes=wipes, asks=asks)
         at += size
     for _ in range(10):
-        chaos.round(wipes=wipes)
+        chaos.round(wipes=wipes, asks=asks)
     chaos.end()
     return job, events
 
@@ -169,3 +174,16 @@ def test_whatever_befalls_workers_and_replies_every_event_counts_once_and_every_
 @settings(max_examples=40, derandomize=True)
 def test_a_redis_that_is_lost_at_any_time_is_rebuilt_to_what_log_and_journal_say(seed: int) -> None:
     assert_kept(*through_chaos(seed, wipes=True))
+
+
+@given(seeds, st.booleans())
+@settings(max_examples=40, derandomize=True)
+def test_everybody_is_told_again_of_what_they_were_told_and_nothing_else_changes(seed: int, wipes: bool) -> None:
+    job, events = through_chaos(seed, wipes=wipes, asks=True)
+    assert_kept(job, events)
+    for name in [*job.broker.groups[job.run].members]:
+        job.gone(name)
+    job.ask("the last")
+    job.settle(job.worker("late"))
+    for partition, log in enumerate(job.broker.topics[job.topics(job.run)[Topic.CHANGES]]):
+        told_again(partition, log.committed(), job)

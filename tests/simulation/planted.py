@@ -23,6 +23,7 @@ from tests.fakes.broker import FakeEventLog, FakeMembership, FakeTopicReader
 from tests.fakes.state_store import FakeStateStore
 from tests.simulation.planting import Bug, edit, put
 from tests.simulation.profiles import (
+    ASKS,
     FROZEN,
     LOSSES,
     MARKERS,
@@ -32,6 +33,7 @@ from tests.simulation.profiles import (
     REPLIES,
     STALLS,
     STARTS,
+    STRAYS,
     THERE_AND_BACK,
     USUAL,
     ZOMBIES,
@@ -429,6 +431,34 @@ BUGS = (
         ZOMBIES,
         20002,
         edit(ModelShelf, "forget_unpublished", ("for version in self._unpublished:", "for version in ():")),
+    ),
+    bug(
+        "cursor_of_another",
+        "a walk begins anew where another process of Redis answers, whose cursors count otherwise",
+        ASKS,
+        0,
+        edit(FakeStateStore, "scan", ("start not in (0, self.server.hashing + 1)", "False")),
+    ),
+    bug(
+        "strays_unsaid",
+        "the commit that ends a rebuild says that there are strays (7e)",
+        STRAYS,
+        0,
+        edit(Settlement, "agree", ("strays=bool(strays)", "strays=False")),
+    ),
+    bug(
+        "strays_forgotten",
+        "the state says that there are strays until the last of them is told of (7e)",
+        STRAYS,
+        0,
+        edit(worker, "part", ("strays=bool(owned.strays)", "strays=False")),
+    ),
+    bug(
+        "events_before_strays",
+        "events wait until strays are told of (7e)",
+        STRAYS,
+        0,
+        edit(Worker, "_settle", ("self._tools.log.pause([owned.number])", "self._tools.log.start(owned.number, owned.next_offset)")),
     ),
 )
 

@@ -140,5 +140,34 @@ STARTS = Profile(
     sends=0.12,
     records_max=(3, 10),
 )
+ASKS = Profile(
+    "reconciled",
+    befalls=(
+        ("asks", 8),
+        ("restarts", 6),
+        ("crash", 3),
+        ("dies", 2),
+        ("lost_commit", 2),
+        ("stall", 2),
+        ("rebalance", 2),
+        ("rollback", 1),
+        ("loses_writes", 2),
+        ("wipe", 1),
+    ),
+    faults=(12, 24),
+    faults_from=200,  # somebody is to be in a segment
+    sends=0.2,
+    sweep_records=(1, 2, 4),
+    forth=False,
+)
+STRAYS = Profile(
+    "logs cut short",
+    befalls=(("forgets", 4), ("asks", 1), ("crash", 5), ("dies", 3), ("lost_commit", 2), ("stall", 1), ("rebalance", 1)),
+    faults=(6, 14),
+    faults_from=500,  # much is to be forgotten
+    sends=0.25,
+    records_max=(10, 40),
+    sweep_records=(1, 4),
+)
 THERE_AND_BACK = Profile("there and back", befalls=(("rollback", 6), ("loses_writes", 2), ("rebalance", 1)), faults=(20, 36), sends=0.12)
-BIASED = (MARKERS, ZOMBIES, LOSSES, REPLIES, FROZEN, REBUILDS, POSITIONS_FIRST, STALLS, QUIET, STARTS, THERE_AND_BACK)
+BIASED = (MARKERS, ZOMBIES, LOSSES, REPLIES, FROZEN, REBUILDS, POSITIONS_FIRST, STALLS, QUIET, STARTS, ASKS, STRAYS, THERE_AND_BACK)

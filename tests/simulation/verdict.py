@@ -9,17 +9,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from streamer.app import journal
+from streamer.app.changes import EXISTING, EXITED, RECONCILE
 from streamer.app.letters import source_partition
 from streamer.app.models import ModelShelf
+from streamer.core.columns import read_only
+from streamer.core.model import NEW, segment_id_of
 from streamer.core.ports import Topic
+from streamer.core.profile import FIRST_CODE, NEW_SEGMENT, NO_SEGMENT, SEGMENT, VERSION, unpack
 from tests.fakes.job import APP, INPUT, NAME, headers, intake_of
+from tests.fakes.state_store import joined_with_bounds
 from tests.simulation.oracle import Replay, Rules, Said, plain
 from tests.simulation.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from streamer.core.partition import PartitionData
+    from streamer.core.ports import LogRecord
+    from tests.fakes.broker import FakePartitionLog
     from tests.fakes.job import Job
     from tests.simulation.oracle import Expected
 
@@ -50,28 +57,103 @@ class Found(NamedTuple):
 
 
 def judge(job: Job) -> None:
-    """Compare a job at rest with its replay.
+    """Compare a job at rest with its replay; where the log was cut short, what subscribers know with what Redis holds.
 
     Raises:
         Violated: names the partition and what differs.
 
     """
-    rules = Rules(job.declaration, job.plan, intake_of(job.declared), ModelShelf(job.store, job.reader, NAME), job.writer())
     topics = {topic: job.broker.topics[name] for topic, name in job.topics(job.run).items()}
+    for partition, changes in enumerate(topics[Topic.CHANGES]):
+        told_again(partition, changes.committed(), job)
+    if any(log.first for log in job.broker.topics[INPUT]):
+        for partition, changes in enumerate(topics[Topic.CHANGES]):
+            agree(partition, [plain(record.value) for record in changes.committed()], job)
+    else:
+        _replayed(job, topics)
+    if not job.check().clean:
+        message = f"sums and profiles disagree: {job.check().findings}"
+        raise Violated(message)
+
+
+def _replayed(job: Job, topics: Mapping[Topic, list[FakePartitionLog]]) -> None:
+    rules = Rules(job.declaration, job.plan, intake_of(job.declared), ModelShelf(job.store, job.reader, NAME), job.writer())
     for partition in range(job.partitions):
         log = job.broker.topics[INPUT][partition]
         said = Said(log.records, log.high, journal.read(topics[Topic.JOURNAL][partition].committed()))
         letters = [record for record in job.records(Topic.DEAD_LETTERS) if source_partition(record.headers) == partition]
         found = Found(
-            [plain(record.value) for record in topics[Topic.CHANGES][partition].committed()],
+            [change for change in map(_plain, topics[Topic.CHANGES][partition].committed()) if change["status"] != EXISTING],
             job.redis.namespaces[job.run, APP].partitions[partition].profiles,
             job.data()[partition],
             [source_offset(headers(letter)) for letter in letters],
         )
         compare(partition, Replay(rules, partition).run(said), found)
-    if not job.check().clean:
-        message = f"sums and profiles disagree: {job.check().findings}"
+
+
+def told_again(partition: int, records: Sequence[LogRecord], job: Job) -> None:
+    """Hold what was told on demand to what was told before, and the latest request to have been met.
+
+    Raises:
+        Violated: it says something else, or leaves somebody out.
+
+    """
+    request, ends = job.asked
+    latest: dict[str, tuple[Any, ...]] = {}
+    since: set[str] = set()
+    for record in records:
+        change = _plain(record)
+        said = change["change_id"], change["version"], change["segment_id"]
+        if change["status"] != EXISTING:
+            latest[change["customer_id"]] = said
+        elif latest.get(change["customer_id"]) != said:
+            message = f"partition {partition}: {change['customer_id']} was told again of something else than before"
+            raise Violated(message)
+        if request and record.offset >= ends[partition]:
+            since.add(change["customer_id"])
+    if not request or job.store.announced(RECONCILE) != request.encode():
+        return  # nobody asked, or Redis has forgotten it
+    data = job.data()[partition]
+    left_out = members(partition, job).keys() - since
+    if data.reconcile != request or data.reconciling or left_out:
+        message = f"partition {partition}: request {request} is not met: {len(left_out)} of its customers were left out"
         raise Violated(message)
+
+
+def members(partition: int, job: Job) -> dict[str, tuple[int, str]]:
+    """Give the version and the segment of each customer of a partition who is in one, as Redis has them."""
+    profiles = job.redis.namespaces[job.run, APP].partitions[partition].profiles
+    values, bounds = joined_with_bounds(profiles.values())
+    work = unpack(job.plan, read_only(values), bounds, np.zeros(len(profiles), np.int64))
+    heads = zip(profiles, work.head[:, VERSION].tolist(), work.head[:, SEGMENT].tolist(), strict=True)
+    return {
+        customer.decode(): (version, NEW if segment == NEW_SEGMENT else segment_id_of(segment - FIRST_CODE))
+        for customer, version, segment in heads
+        if segment != NO_SEGMENT
+    }
+
+
+def agree(partition: int, told: Sequence[Mapping[str, Any]], job: Job) -> None:
+    """Hold what subscribers know of a partition to what Redis holds of it.
+
+    Raises:
+        Violated: somebody is elsewhere, or something was told twice.
+
+    """
+    changes = [change for change in told if change["status"] != EXISTING]
+    _twice(partition, [change["change_id"] for change in changes], "change")
+    versions_grow(partition, changes)
+    known = {change["customer_id"]: change for change in changes}
+    table = {customer: (change["version"], change["segment_id"]) for customer, change in known.items() if change["status"] != EXITED}
+    kept, data = members(partition, job), job.data()[partition]
+    if table != kept or data.strays or data.rebuilding or not data.swept:
+        differing = sum(table.get(customer) != kept.get(customer) for customer in table.keys() | kept.keys())
+        message = f"partition {partition}: {differing} customers are not where subscribers believe them to be"
+        raise Violated(message)
+
+
+def _plain(record: LogRecord) -> dict[str, Any]:
+    return plain(record.value)
 
 
 def compare(partition: int, expected: Expected, came: Found) -> None:

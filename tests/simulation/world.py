@@ -21,7 +21,7 @@ from greenlet import getcurrent, greenlet
 from streamer.app.first_model import FirstFit
 from streamer.core.errors import Unavailable
 from streamer.core.model import Decision
-from streamer.core.ports import ClientFailed
+from streamer.core.ports import ClientFailed, OffsetOutOfRange
 from tests.fakes.faults import Fault, Faults, Killed
 from tests.fakes.job import FEATURES, INPUT, NAME, Job, encoded, shop
 from tests.simulation.profiles import USUAL
@@ -114,6 +114,7 @@ class World:
     befallen: list[str] = field(default_factory=list)
     resting: bool = False
     made: int = 0
+    requests: int = 0
     turn: int = 0
     redis_back: float = 0.0
     broker_back: float = 0.0
@@ -162,7 +163,7 @@ class World:
             process.worker.run(stopping)
         except Killed:
             self.expelled.append((self.now + SESSION_S * self.rng.random(), process.name))
-        except ClientFailed as failed:  # its service manager starts it again
+        except (ClientFailed, OffsetOutOfRange) as failed:  # its service manager starts it again
             self._say(f"{process.name} ended: {failed}")
             self.job.gone(process.name)
         except Stopped:
@@ -371,6 +372,32 @@ class World:
         """One that is rebuilding dies soon."""
         rebuilding = [one for one in self.processes if not one.dead and any(owned.until for owned in one.worker.owned.values())]
         return self._crash(self.rng.choice(rebuilding)) if rebuilding else f"nobody, not even {process.name}"
+
+    def _asks(self, _: Process) -> str:
+        """Somebody asks to be told everybody's segment again, unless Redis is away."""
+        if self.now < self.redis_back:
+            return "nobody"
+        self.requests += 1
+        self.job.ask(f"r{self.requests}")
+        return self.job.asked[0]
+
+    def _restarts(self, _: Process) -> str:
+        """Redis starts again, with all that it had, and counts the cursors of its scans otherwise."""
+        self.job.redis.hashing += 1
+        return "Redis"
+
+    def _forgets(self, process: Process) -> str:
+        """Redis is empty, and one partition's log does not reach back to its start any more; what has still to be read is there."""
+        partition = self.rng.randrange(PARTITIONS)
+        workers = [one.worker for one in self.processes if not one.dead]
+        if any(partition in worker._waiting and partition not in worker.owned for worker in workers):
+            return "nothing"  # somebody is about to begin with it
+        committed = self.job.broker.groups[self.job.run].committed.get(partition)
+        owned = [worker.owned[partition].next_offset for worker in workers if partition in worker.owned]
+        first = min([0 if committed is None else committed.next_offset, *owned])
+        first = self.rng.randint(first - first // 4, first)
+        self.job.broker.expire(INPUT, partition, first)
+        return f"{self._wipe(process)}, and partition {partition} begins at {first}"
 
     def _redis_away(self, _: Process) -> str:
         self.redis_back = self.now + self.rng.uniform(0.2, 3.0)

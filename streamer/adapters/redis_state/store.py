@@ -5,7 +5,7 @@ Keys, all of one partition in one hash slot, and the namespace outside the tag s
 - `<namespace>:{<app>:<partition>}:meta`, a hash: owner, commit_id, previous_commit_id, next_offset, state, outbox, claims,
   attempts
 - `<namespace>:{<app>:<partition>}:profiles`, a hash: customer id -> packed profile
-- `<namespace>:{<app>:0}:announced`, a hash: values of the application, and its partition count
+- `<namespace>:{<app>:0}:announced`, a hash: values of the application, what a person asked for, and its partition count
 
 Law: a commit is one script call that checks before it writes (`commit.lua`); nothing here sends a commit twice.
 
@@ -39,7 +39,7 @@ import redis
 from streamer.adapters.redis_state import wire
 from streamer.adapters.redis_state.link import CLIENT_ERRORS, Link, Request, code_of, explain
 from streamer.core.errors import Misconfigured, Unavailable
-from streamer.core.ports import Outcome, Packed, PartitionState
+from streamer.core.ports import CursorLost, Outcome, Packed, PartitionState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -151,7 +151,10 @@ class RedisStateStore:
         return [_OUTCOMES[code] for code in self._link.checked(replies)]
 
     def scan(self, partition: int, cursor: int, count: int, commit_id: str | None = None) -> tuple[int, Packed]:
-        """Walk about `count` of the partition's profiles; the walk ends when the cursor returned is 0."""
+        """Walk about `count` of the partition's profiles; the walk ends when the cursor returned is 0.
+
+        A cursor has the server's own in its low 64 bits, and the process that gave it above.
+        """
         key = self._key(partition, "profiles")
         start, place = divmod(cursor, _CURSORS)
         asked = (
@@ -166,7 +169,7 @@ class RedisStateStore:
         run = zlib.crc32(next((line for line in info.splitlines() if line.startswith(b"run_id:")), b""))
         if start not in (0, run):
             message = f"Redis was started anew while partition {partition} was walked: its cursors count otherwise now, begin again"
-            raise Unavailable(message)
+            raise CursorLost(message)
         return (int(following) + run * _CURSORS if int(following) else 0), wire.packed_pairs(pairs)
 
     def count(self, partitions: Sequence[int]) -> list[int]:
@@ -178,6 +181,10 @@ class RedisStateStore:
         """Read a value of the application that partition 0's owner announced."""
         [reply] = self._read([(self._announced, (b"HGET", self._announced, name.encode()))])
         return None if reply is None else bytes(reply)
+
+    def ask(self, name: str, value: bytes) -> None:
+        """Write a value of the application that a person gives, beside those that partition 0's owner announces."""
+        self._read([(self._announced, (b"HSET", self._announced, name.encode(), value))])  # repeated, it does the same
 
     def record_partitions(self, count: int) -> int:
         """Record the input's partition count at the first start; returns the count on record."""
