@@ -435,8 +435,9 @@ class World:
             self.start()
         working = [process.worker for process in self.processes if not process.dead]
         self._settle(working)
-        self._wall(self.job.clock.now_ms() + 86_400_000)  # a day on which nothing happens
-        self._settle(working)
+        if self.rng.random() < 0.5:  # a day on which nothing happens
+            self._wall(self.job.clock.now_ms() + 86_400_000)
+            self._settle(working)
 
     def _settle(self, workers: list[Worker]) -> None:
         calm = 0
