@@ -25,6 +25,7 @@ from streamer.core.profile import (
     EPOCH,
     FIRST_CODE,
     HELD,
+    LAST,
     MODEL,
     NEVER,
     NEW_SEGMENT,
@@ -103,6 +104,7 @@ class Customer:
     partition: int
     partition_expected: int
     clock_ms: int | None
+    last_event_ms: int | None
     as_of_ms: int
     as_of: str
     change_version: int
@@ -192,6 +194,7 @@ def customer_of(sources: Sources, work: Work, data: PartitionData | None, where:
         partition=where.partition,
         partition_expected=where.expected,
         clock_ms=None if clock == NEVER else clock,
+        last_event_ms=None if head[LAST] == NEVER else int(head[LAST]),
         as_of_ms=as_of,
         as_of="clock" if now_ms is None else "now",
         change_version=int(head[VERSION]),

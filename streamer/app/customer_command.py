@@ -68,7 +68,8 @@ def _show(console: Console, seen: Customer, recent: Recent) -> None:
     from streamer.app.showing import utc
 
     console.print(Text(f"Customer {seen.customer_id}", style="bold"))
-    console.print(f"partition {seen.partition}, clock {utc(seen.clock_ms)} UTC, {seen.events_remembered} event ids remembered")
+    console.print(f"partition {seen.partition}, clock {utc(seen.clock_ms)} UTC, last event {utc(seen.last_event_ms)} UTC")
+    console.print(f"{seen.events_remembered} event ids remembered")
     if seen.partition != seen.partition_expected:
         console.print(
             Text(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from streamer.app.config import Config
     from streamer.app.demo.stage import Workers
     from streamer.app.demo.subscriber import Audit
-    from streamer.app.demo.truth import Truth, Verdict
+    from streamer.app.demo.truth import Silence, Truth, Verdict
     from streamer.app.demo.watch import Watch
     from streamer.app.simulation import Batch, Counts, Options
     from streamer.app.simulation.sending import Feed
@@ -63,7 +63,7 @@ def demo(
     again. What the workers found is then held against the truth, and all that they told is counted by somebody who trusts nobody.
     """
     from streamer.app.demo import stage
-    from streamer.app.demo.showing import show_next, show_segments, show_story
+    from streamer.app.demo.showing import show_next, show_segments, show_silence, show_story
     from streamer.app.demo.truth import Truth, told_best
     from streamer.app.demo.watch import Watch
     from streamer.app.simulate_command import connected
@@ -90,10 +90,11 @@ def demo(
             workers.end()
             watch.look()
             changes = watch.everything()
-        audited, verdict = _held_against(config, options, truth, changes)
+        audited, verdict, silence = _held_against(config, options, truth, changes)
         report = check_all(config, lambda _: None)
     show_segments(console, verdict, watch.subscriber.names)
     show_story(console, told_best(truth, verdict, changes), options.start_ms)
+    show_silence(console, silence)
     _sum_up(console, counts, played, audited)
     whole = "agree with the model's sums" if report.clean else f"do NOT agree with the model's sums: {report}"
     console.print(f"   streamer check: {report.customers:,} profiles and {report.votes:,} votes {whole}.")
@@ -189,11 +190,11 @@ def _send(batches: list[Batch], feed: Feed, counts: Counts) -> None:
     send(batches, feed, Pace(SystemClock()), counts, lambda _: None, FEED_TIMEOUT_S)
 
 
-def _held_against(config: Config, options: Options, truth: Truth, changes: list[dict[str, Any]]) -> tuple[Audit, Verdict]:
+def _held_against(config: Config, options: Options, truth: Truth, changes: list[dict[str, Any]]) -> tuple[Audit, Verdict, Silence | None]:
     """Hold the changes against the profiles, and the segments against the truth."""
     from streamer.adapters.clustering import KMeansFitter
     from streamer.app.demo.subscriber import audit
-    from streamer.app.demo.truth import judged
+    from streamer.app.demo.truth import judged, longest_silence
     from streamer.app.standing import standing
     from streamer.app.wiring import current_model, sources
 
@@ -203,9 +204,10 @@ def _held_against(config: Config, options: Options, truth: Truth, changes: list[
         raise Corrupt(message)
     with sources(config) as found:
         stand = standing(found.store, range(config.topics.partitions), found.declaration, found.plan, model, options.until_ms - 1)
+        silence = longest_silence(found, changes)
     kept = dict(zip(stand.customers, zip(stand.segment, stand.version, strict=True), strict=True))
     verdict = judged(truth, stand, options.until_ms - 1, KMeansFitter(), len(model.active))
-    return audit(changes, kept), verdict
+    return audit(changes, kept), verdict, silence
 
 
 def _sum_up(console: Console, counts: Counts, played: Played, audited: Audit) -> None:

@@ -75,7 +75,7 @@ METRICS = (
     Definition("streamer_model_version", "gauge", ("partition",), "Model version that the partition has adopted; 0 for none."),
     Definition("streamer_model_epoch", "gauge", ("partition",), "Epoch of the version that the partition has adopted."),
     Definition("streamer_rebuild_backlog", "gauge", ("partition",), "Records that a rebuild has still to take in; 0 where there is none."),
-    Definition("streamer_sweep_backlog", "gauge", ("partition",), "Customers not yet judged by the adopted version."),
+    Definition("streamer_sweep_backlog", "gauge", ("partition",), "Customers that the sweep has yet to come by."),
     Definition("streamer_customers", "gauge", ("segment", "name"), "Customers by segment, in this worker's partitions."),
     Definition("streamer_segment_share", "gauge", ("segment", "name"), "Share of a segment among this worker's customers."),
     Definition("streamer_votes", "gauge", (), "Customers with a vote, in this worker's partitions."),

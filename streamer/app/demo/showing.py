@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from streamer.app.demo.truth import Story, Verdict
+    from streamer.app.demo.truth import Silence, Story, Verdict
 
 MANY = 0.1  # of a persona's customers: worth being seen at a glance
 STORY_CHANGES_MAX = 12
@@ -79,6 +79,20 @@ def show_story(console: Console, story: Story | None, start_ms: int) -> None:
     console.print(found)
     if len(story.changes) > STORY_CHANGES_MAX:
         console.print(f"   and {len(story.changes) - STORY_CHANGES_MAX} more")
+
+
+def show_silence(console: Console, silence: Silence | None) -> None:
+    """Tell of a customer whom time alone moved."""
+    if silence is None:
+        return
+    change, last_ms = silence
+    days = (change["occurred_at"] - last_ms) // DAY_MS
+    console.print(
+        f"   And [b]{change['customer_id']}[/b], last seen on {day(last_ms)}, did nothing more. {days} days later, as\n"
+        f"   {day(change['occurred_at'])} began, they went from {change['previous_segment_id']} to {change['segment_id']}\n"
+        f"   ({change['segment_name']}), with no event at all: only time had passed.",
+        highlight=False,
+    )
 
 
 def show_next(console: Console, *steps: tuple[str, str]) -> None:

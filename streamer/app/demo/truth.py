@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from streamer.app.agreement import adjusted_rand
+from streamer.app.customer import find_customer
 from streamer.app.simulation import PERSONAS
 from streamer.app.standing import nearest_of
 
@@ -16,8 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from streamer.app.first_model import Fitter
+    from streamer.app.looking import Sources
     from streamer.app.simulation import Options
     from streamer.app.standing import Standing
+
+
+SILENCES_MAX = 200
+"""How many of whom time moved last are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,25 @@ class Story:
     customer: str
     phases: tuple[Phase, ...]
     changes: tuple[Mapping[str, Any], ...]
+
+
+class Silence(NamedTuple):
+    """A change that no event brought about: time alone did, so long after the customer's last event."""
+
+    change: Mapping[str, Any]
+    last_event_ms: int
+
+
+def longest_silence(sources: Sources, changes: Iterable[Mapping[str, Any]]) -> Silence | None:
+    """Find who was silent longest before time alone moved them, and is silent still; None where time moved nobody."""
+    latest = {change["customer_id"]: change for change in changes}
+    decayed = [change for change in latest.values() if change["cause"] == "decay"]
+    found = []
+    for change in sorted(decayed, key=lambda change: -change["occurred_at"])[:SILENCES_MAX]:
+        seen = find_customer(sources, change["customer_id"])
+        if seen is not None and seen.last_event_ms is not None and seen.last_event_ms < change["occurred_at"]:
+            found.append(Silence(change, seen.last_event_ms))
+    return max(found, key=lambda one: one.change["occurred_at"] - one.last_event_ms, default=None)
 
 
 def told_best(truth: Truth, verdict: Verdict, changes: Iterable[Mapping[str, Any]]) -> Story | None:
