@@ -52,10 +52,14 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Reading:
-    """How events are read: by which declaration, within which limits. It travels to other processes as it is."""
+    """How events are read: by which declaration, within which limits. It travels to other processes as it is.
+
+    With `retention_ms`, who was silent for longer, and for longer than the longest window, begins anew, as with a model of that retention.
+    """
 
     declaration: Declaration
     limits: Limits = field(default_factory=Limits)
+    retention_ms: int | None = None
 
     @cached_property
     def plan(self) -> Plan:

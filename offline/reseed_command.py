@@ -129,16 +129,18 @@ def run(request: Request, history: History, shelf: Shelf, settings: Settings, pr
     from offline.reseed import Wanted, reseed
     from offline.shelf import Kept, body_of, details_of
     from streamer.adapters.declaration_file import load
-    from streamer.core.model import digest
+    from streamer.core.model import Decision, digest
 
     declaration = load(request.declaration or settings.declaration)
     manifest = history.manifest()
     cutoff = manifest.cutoff(request.as_of)
-    lineage = _lineage(request, manifest, cutoff, declaration.version, settings)
+    versions = shelf.versions()
+    retention_ms = (versions[-1].version.decision if versions else Decision()).retention_ms
+    lineage = _lineage(request, manifest, cutoff, settings, {"features": declaration.version, "retention_ms": retention_ms})
     made = [] if request.dry_run else _made(shelf, lineage, again=request.again)
     if made:
         return made[0]
-    reading = Reading(declaration)
+    reading = Reading(declaration, retention_ms=retention_ms)
     computed = compute(
         reading,
         history.events(cutoff, columns=reading.columns),
@@ -155,7 +157,9 @@ def run(request: Request, history: History, shelf: Shelf, settings: Settings, pr
     return Kept(candidate.version, sha256, details_of(candidate, sha256), refused=not candidate.verdict.passed)
 
 
-def _lineage(request: Request, manifest: Manifest, cutoff: Mapping[int, int], feature_version: str, settings: Settings) -> dict[str, str]:
+def _lineage(
+    request: Request, manifest: Manifest, cutoff: Mapping[int, int], settings: Settings, more: Mapping[str, object]
+) -> dict[str, str]:
     """Say where a version comes from.
 
     `inputs` is a hash of all that it depends on but the version before. `night` is one of all but the files: what is archived later, or put
@@ -178,7 +182,7 @@ def _lineage(request: Request, manifest: Manifest, cutoff: Mapping[int, int], fe
         **{key: value for key, value in found.items() if key != "manifest"},
         "name": request.name,
         "as_of": request.as_of,
-        "features": feature_version,
+        **more,
         "gate": asdict(settings.gate),
         "fit": (settings.fit.k, settings.fit.k_min, settings.fit.k_max),
         "names": dict(settings.names),

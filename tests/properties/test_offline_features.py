@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,13 @@ from hypothesis import strategies as st
 from offline.events import Reading, take
 from offline.features import Computed, bucket, compute
 from streamer.core.declaration import declare
-from streamer.core.profile import CLOCK
+from streamer.core.model import features_as_of
+from streamer.core.profile import CLOCK, NEVER
 from tests import oracle
-from tests.corekit import T0, Stream, event, log, packaged, valid
+from tests.corekit import DAY_MS, T0, Stream, event, log, opened, packaged, valid
 from tests.offlinekit import batches
 from tests.properties.strategies import declarations, events, instants
+from tests.properties.test_fold_laws import versions
 
 
 def computed(tree: Any, rows: Any, as_of: int, size: int = 1000, **spilling: Any) -> Computed:
@@ -70,6 +73,29 @@ def test_batches_and_buckets_leave_no_trace(data: st.DataObject) -> None:
     assert whole.facts.equals(cut.facts)
     assert whole.days.equals(cut.days)
     assert whole.counts == cut.counts
+
+
+@given(st.data())
+def test_who_was_silent_for_too_long_begins_anew_as_in_the_stream(data: st.DataObject) -> None:
+    tree = data.draw(declarations())
+    version = data.draw(versions(declare(tree), 1))
+    retention_ms = data.draw(st.sampled_from([0, 50, 200])) * DAY_MS
+    version = replace(version, decision=replace(version.decision, retention_ms=retention_ms))
+    longest = max(retention_ms, (declare(tree).horizon_days + 1) * DAY_MS)
+    gaps = st.sampled_from([0, DAY_MS, longest - 1, longest, longest + 1, longest + DAY_MS // 2, longest + 5 * DAY_MS])
+    rows, at = [], T0
+    for n, row in enumerate(valid(data.draw(events(tree)), tree)[:20]):
+        at += data.draw(gaps)
+        rows.append({**row, "occurred_at": at, "event_id": str(n)})
+    stream = Stream.of(tree)
+    stream.adopt(version, 0, 0, NEVER)
+    stream.fold_all(log(rows), data.draw(st.lists(st.integers(1, 45), max_size=4)))
+    reading = Reading(declare(tree), retention_ms=retention_ms)
+    found = compute(reading, batches(rows, data.draw(st.integers(1, 45))), at)
+    assert {customer for _, customer in stream.profiles} == set(found.features.index)
+    for customer in found.features.index:
+        work = opened(stream.plan, [stream.profiles[0, customer]])
+        assert bits(features_as_of(stream.plan, work, at)) == bits(found.features.loc[[customer]].to_numpy())
 
 
 def test_a_bucket_can_be_computed_in_another_process() -> None:
