@@ -91,11 +91,10 @@ def reseed(
 
     The exit status is 0 where the gate passes it or it was forced, and 1 where the gate refuses it.
     """
-    import importlib
-
     from rich.console import Console
 
     from offline.shelf import Shelf
+    from streamer.adapters.history import open_history
     from streamer.core.errors import Misconfigured
 
     if force is not None and not force.strip():
@@ -109,8 +108,7 @@ def reseed(
         def told(step: str, done: int, of: int) -> None:
             status.update(f"{step} {done:,}{f' of {of:,}' if of else ''}" if done else step)
 
-        opened: History = importlib.import_module("streamer.adapters.history").open_history(history)
-        kept = run(request, opened, Shelf(models, name), session_of(context).settings(), told)
+        kept = run(request, open_history(history), Shelf(models, name), session_of(context).settings(), told)
     if as_json:
         typer.echo(json.dumps({"refused": kept.refused, **kept.details}, indent=2, ensure_ascii=False))
     else:
