@@ -73,7 +73,7 @@ class Candidate:
     spreads: Mapping[str, Spread]
     matching: Matching | None
     choice: pd.DataFrame | None
-    audit: tuple[str, ...]  # what the matching says of a warm fit that its numbers don't
+    audit: tuple[str, ...]  # what a person should look at: where the matching contradicts a warm fit's numbers, names of no segment
 
 
 def reseed(
@@ -125,7 +125,9 @@ def reseed(
     version = version_of(making, points, fitted.clusters, fitted.matching)
     report = cleaning.report(computed, points, settings.cleaning, gone)
     spreads = {name: gate.spread(points.values[:, f]) for f, name in enumerate(points.names)}
-    return Candidate(version, verdict, report, spreads, fitted.matching, fitted.choice, fitted.audit)
+    ids = {segment.segment_id for segment in version.active}
+    idle = tuple(f"offline.names names {one}, which is no segment of this version" for one in settings.names if one not in ids)
+    return Candidate(version, verdict, report, spreads, fitted.matching, fitted.choice, (*fitted.audit, *idle))
 
 
 def silent(computed: Computed, wanted: Wanted, decision: Decision) -> Bool:

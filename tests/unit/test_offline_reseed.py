@@ -132,7 +132,8 @@ def test_a_version_on_other_features_begins_anew_under_numbers_never_used() -> N
 
 def test_a_person_s_name_is_kept_and_one_in_the_settings_wins() -> None:
     renamed = replace(FIRST.version, segments=(replace(FIRST.version.segments[0], name="Our best"), *FIRST.version.segments[1:]))
-    found = candidate(NEXT_NIGHT, Before(renamed), as_of=end_of(NEXT), names={"seg_0002": "VIP"})
+    found = candidate(NEXT_NIGHT, Before(renamed), as_of=end_of(NEXT), names={"seg_0002": "VIP", "seg_0009": "Who"})
+    assert ("offline.names names seg_0009, which is no segment of this version",) == found.audit
     assert ["Our best", "VIP"] == [segment.name for segment in found.version.segments[:2]]
 
 
