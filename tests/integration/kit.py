@@ -26,7 +26,7 @@ from streamer.core.model import features_as_of
 from streamer.core.partition import PartitionData, unpack_state
 from streamer.core.plan import plan
 from streamer.core.ports import Topic
-from streamer.core.profile import PRESENT, unpack
+from streamer.core.profile import CLOCK, PRESENT, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -159,6 +159,15 @@ class Job:
             frames.append(pd.DataFrame(features_as_of(planned, work, as_of), index=ids, columns=names))
         found = pd.concat(frames)
         return found[~found.index.duplicated()].sort_index()
+
+    def clocks(self) -> dict[str, int]:
+        """As of when every customer was judged last."""
+        planned = plan(load_declaration(self.declaration))
+        found: dict[str, int] = {}
+        for ids, _, packed in self._scan():
+            work = unpack(planned, read_only(packed.values), packed.bounds, np.zeros(len(ids), np.int64))
+            found.update(zip(ids, work.head[:, CLOCK].tolist(), strict=True))
+        return found
 
     def _scan(self) -> Iterator[tuple[list[str], list[bytes], Any]]:
         store = wiring.state_store(self.config)
