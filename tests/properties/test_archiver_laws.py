@@ -19,7 +19,9 @@ STEP = st.one_of(
     st.tuples(st.just("bad"), st.integers(0, PARTITIONS - 1), st.just(None)),
     st.tuples(st.just("skip"), st.integers(0, PARTITIONS - 1), st.integers(1, 15)),
     st.tuples(st.just("decide"), st.integers(0, PARTITIONS - 1), st.booleans()),
-    st.tuples(st.just("step"), st.integers(0, 1), st.integers(1, 4)),
+    st.tuples(st.just("step"), st.integers(0, 1), st.integers(1, 6)),
+    st.tuples(st.just("usurp"), st.integers(0, 1), st.booleans()),
+    st.tuples(st.just("all"), st.just(0), st.just(None)),
     st.tuples(st.just("start"), st.integers(0, 1), st.none() | st.tuples(st.integers(0, 6), st.booleans())),
     st.tuples(st.just("expel"), st.integers(0, 1), st.just(None)),
     st.tuples(st.just("finish"), st.integers(0, 1), st.just(None)),
@@ -74,6 +76,24 @@ class World:
         if which in self.names:
             self.archive.gone(self.names[which])
 
+    def usurp(self, which: int, knows: bool) -> None:
+        """Let the other archive what one holds and believes to own still; then let that one write, or go on first."""
+        self.step(which, 4)
+        self.expel(which, None)
+        self.start(1 - which, None)
+        self.step(1 - which, 6)
+        self.finish(1 - which, None)
+        if knows:
+            self.step(which, 1)
+        self.finish(which, None)
+
+    def all(self, _: int, __: None) -> None:
+        """Let another archive all that there is."""
+        for which in (0, 1):
+            self.expel(which, None)
+        self.lives += 1
+        self.archive.finish(f"all-{self.lives}")
+
     def later(self, seconds: int, _: None) -> None:
         self.archive.later(seconds)
 
@@ -103,7 +123,9 @@ class World:
 def test_history_is_the_log_whatever_befalls(steps: list[Any], settings: dict[str, Any]) -> None:
     world = World(settings)
     archive = world.archive
-    world.send(0, [0])
+    for which in range(PARTITIONS):
+        world.send(which, [0, 1, DAY_MS, 2])
+        world.start(which, None)
     for name, which, what in steps:
         getattr(world, name)(which, what)
         for state in (archive.writer().state(Kind.EVENTS, partition) for partition in range(PARTITIONS)):

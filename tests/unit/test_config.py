@@ -268,6 +268,18 @@ def test_a_contradiction_with_a_key_that_is_itself_at_fault_is_not_reported() ->
     assert 1 == len(faults(None, {"STREAMER_MODEL__K": "many", "STREAMER_MODEL__FIRST_FIT__CUSTOMERS_MIN": "2"}))
 
 
+def test_the_place_of_history_is_a_path_or_a_url_without_credentials() -> None:
+    for place in ("/srv/history", "history", "s3://bucket/path?region=eu-central-1", "file:///srv/history", "memory://x"):
+        assert place == load(None, {"STREAMER_HISTORY__URL": place}).history.url
+    assert load(None, {}).history.url is None
+    with pytest.raises(ConfigError) as raised:
+        load(None, {"STREAMER_HISTORY__URL": "s3://key:hush@bucket/path"})
+    assert "has a user in it" in str(raised.value)
+    assert "hush" not in str(raised.value)
+    with pytest.raises(ConfigError, match="is empty"):
+        load(None, {"STREAMER_HISTORY__URL": " "})
+
+
 def test_bootstrap_servers_may_be_many_and_of_the_sixth_version() -> None:
     for servers in ("a:1,b:2", "[::1]:9092", "host", "SASL_SSL://h:1, h2:2"):
         assert servers == load(None, {"KAFKA_BOOTSTRAP": servers}).kafka.bootstrap_servers

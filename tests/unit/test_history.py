@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,7 @@ def test_files_are_put_together_up_to_a_size() -> None:
 def test_what_was_replaced_stays_for_readers_and_goes_after_a_while() -> None:
     archive = three_days()
     writer, old = archive.writer(), archive.history()
+    archive.later(2 * archive.keep_s)  # files may be old when they are replaced
     writer.compact(Kind.EVENTS, 0, "2027-01-19", archive.clock.now_ms())
     assert 0 == writer.clean([0, 1], archive.clock.now_ms())
     assert 90 == sum(batch.num_rows for batch in old.events(old.manifest().cutoff(2**62)))
@@ -329,6 +331,30 @@ def test_a_file_that_was_taken_for_a_leftover_is_not_named() -> None:
     with pytest.raises(Unavailable, match="was written and is not there"):
         writer.compact(Kind.EVENTS, 0, "2027-01-19", 0)
     assert archive.expected() == archive.rows()
+
+
+@pytest.mark.parametrize("also", ["compact", "erase"])
+def test_files_that_somebody_else_replaces_meanwhile_are_not_replaced_again(also: str) -> None:
+    archive = Archive(partitions=1)
+    for number in range(25):
+        archive.send(0, event(number, "customer-3" if number == 13 else "another"), T0)
+    archive.finish()
+    writer = archive.writer()
+    written = writer._written
+
+    def before_another(*arguments: Any) -> Entry:
+        entry = written(*arguments)
+        if also == "compact":
+            archive.writer().compact(Kind.EVENTS, 0, "2027-01-17", 0)
+        else:
+            archive.writer().erase("customer-3")
+        return entry
+
+    writer._written = before_another  # type: ignore[method-assign, assignment]
+    with suppress(Unavailable):  # the erasure has deleted what was written, of which no manifest knew
+        assert 0 == writer.compact(Kind.EVENTS, 0, "2027-01-17", 0)
+    assert [row for row in archive.expected() if also == "compact" or row[3]["customer_id"] != "customer-3"] == archive.rows()
+    archive.history().verify()
 
 
 def test_the_same_rows_give_the_same_files_however_they_came() -> None:
