@@ -89,6 +89,10 @@ def reseed(
     progress("scaling")
     gone = silent(computed, wanted, before.version.decision if before is not None else Decision())
     eligible = computed.facts["eligible"].to_numpy(np.bool_) & ~gone
+    if not len(eligible):
+        refused = ", ".join(f"{count:,} {name}" for name, count in computed.counts.items() if name.startswith("refused"))
+        message = f"no event before the cut-off is valid ({refused or 'there is none'}): check the cut-off and the declaration"
+        raise BadInput(message)
     if not eligible.any():
         rules = ", ".join(f"{measure} of {least} or more" for measure, least in wanted.declaration.eligibility)
         message = f"none of {len(eligible):,} customers has enough behind it ({rules}): check the cut-off and the declaration"

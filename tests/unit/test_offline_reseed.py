@@ -140,8 +140,12 @@ def test_a_person_s_name_is_kept_and_one_in_the_settings_wins() -> None:
 def test_too_few_customers_are_refused() -> None:
     with pytest.raises(BadInput, match="too few for 200 segments"):
         candidate(NIGHT, k=200)
-    with pytest.raises(BadInput, match=r"none of 0 customers has enough behind it \(events of 2 or more\)"):
+    with pytest.raises(BadInput, match=r"no event before the cut-off is valid \(there is none\)"):
         candidate(compute(Reading(DECLARATION), [], 0))
+    with pytest.raises(BadInput, match=r"is valid \(1 refused: currency_refused\)"):
+        candidate(computed([{**event("a", "purchase", AS_OF, "1", 5), "currency": "USD"}]))
+    with pytest.raises(BadInput, match=r"none of 1 customers has enough behind it \(events of 2 or more\)"):
+        candidate(computed([event("a", "view", AS_OF, "1")]))
 
 
 def test_who_was_silent_for_longer_than_the_model_keeps_them_is_not_fitted_to() -> None:
