@@ -40,6 +40,7 @@ def archive(
         signal.signal(number, stop)  # before the imports that take a second
     from streamer.app.logs import set_up
     from streamer.app.wiring import archiver
+    from streamer.core.errors import LostOwnership
 
     config = session_of(context).config()
     set_up(config.log)
@@ -51,7 +52,10 @@ def archive(
         return
     with archiver(config) as working:
         ends = working.ends() if once else {}
-        working.run(lambda: bool(told) or (once and working.reached(ends)) or working.idle(idle_exit))
+        whole = working.run(lambda: bool(told) or (once and working.reached(ends)) or working.idle(idle_exit))
+    if once and not told and not whole:
+        message = "another archiver has taken partitions over: run this again"
+        raise LostOwnership(message)
     typer.echo(f"{working.rows:,} events written to {config.history.url}")
 
 

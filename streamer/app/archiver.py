@@ -86,7 +86,13 @@ class Held:
     since_s: float = float("inf")  # since when something has waited to be written
     journal_due_s: float = float("-inf")
     started: bool = False
+    nothing_before: int = 0  # from the position to here there is no record
     quarantined: set[int] = field(default_factory=set)
+
+    @property
+    def read_to(self) -> int:
+        """Give the offset up to which every record was read."""
+        return max(self.position, self.nothing_before)
 
     def add(self, batch: Batch) -> None:
         """Put rows into the file."""
@@ -115,18 +121,21 @@ class Archiver:
         self._asked_s = float("-inf")
         self.rows = 0
 
-    def run(self, stopping: Callable[[], bool]) -> None:
-        """Work until `stopping` says so, then write what is in hand.
+    def run(self, stopping: Callable[[], bool]) -> bool:
+        """Work until `stopping` says so, then write what is in hand; tells whether all of it was written.
 
         Raises:
             Misconfigured: history would have a hole, or is of another topic; nothing will mend by itself.
             Corrupt: a manifest is not what this program writes.
+            Unavailable: a server is away as what is in hand is to be written; the next archiver takes that in again.
 
         """
         try:
             while not stopping():
                 self._attempt(self.step)
-            self._attempt(self.finish)
+            in_hand = set(self._held)
+            self.finish()
+            return in_hand == set(self._held)
         finally:
             self._tools.log.close()
 
@@ -175,20 +184,21 @@ class Archiver:
         return found
 
     def reached(self, ends: dict[tuple[Kind, int], int]) -> bool:
-        """Tell whether all before these offsets is in history or in hand; takes out those of which it is known."""
+        """Tell whether all before these offsets is in history or in hand; takes out those that history has reached."""
         now_s = self._tools.clock.monotonic_s()
-        asks = now_s - self._asked_s >= CALM_S
+        asks = now_s - self._asked_s >= CALM_S  # both the store and Kafka are asked now and then only
+        if asks:
+            self._asked_s = now_s
+        in_hand = 0
         for (kind, partition), end in list(ends.items()):
             held = self._held.get(partition)
             if kind is Kind.EVENTS and held is not None:
-                there = held.started and (held.position >= end or (self._calm() and not self._tools.left(partition, held.position, end)))
-            else:
-                there = asks and (self._tools.history.state(kind, partition).next_offset or 0) >= end
-            if there:
+                if asks and held.started and self._calm() and held.read_to < end and not self._tools.left(partition, held.position, end):
+                    held.nothing_before = end  # what is left there is no record
+                in_hand += held.started and held.read_to >= end
+            elif asks and (self._tools.history.state(kind, partition).next_offset or 0) >= end:
                 del ends[kind, partition]
-        if asks:
-            self._asked_s = now_s
-        return not ends
+        return in_hand == len(ends)
 
     def _bounds(self, kind: Kind, partition: int) -> tuple[int, int]:
         tools = self._tools

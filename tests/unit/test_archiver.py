@@ -8,7 +8,7 @@ import pytest
 
 from streamer.adapters.history import Kind
 from streamer.app.journal import EPOCH, QUARANTINE
-from streamer.core.errors import Misconfigured
+from streamer.core.errors import Misconfigured, Unavailable
 from tests.fakes.archive import DAY_MS, GROUP, JOURNAL, T0, Archive, event
 from tests.fakes.history_store import Crash, CrashingStore
 from tests.fakes.job import INPUT
@@ -236,6 +236,51 @@ def test_a_server_that_is_away_for_a_while_costs_nothing_but_time() -> None:
         archive.later(2)
         working._attempt(working.step)
     working.finish()
+    assert archive.expected() == archive.rows()
+
+
+def test_once_is_not_over_while_what_was_in_hand_was_lost_again() -> None:
+    archive = filled(30)
+    working = archive.archiver(records_max=4)
+    ends = working.ends()
+    while working._held.get(0) is None or working._held[0].position < 15:
+        assert not working.reached(ends)
+        working.step()
+    working._attempt(unavailable)  # what is in hand is forgotten
+    assert working.run(archive._reached(working, ends))
+    assert archive.expected() == archive.rows()
+
+
+def unavailable() -> None:
+    message = "the store is away"
+    raise Unavailable(message)
+
+
+def test_a_store_that_is_away_at_the_end_is_told() -> None:
+    archive = filled()
+    working = archive.archiver()
+    for _ in range(4):
+        working.step()
+    working._tools.history._store.write = lambda *_: unavailable()  # type: ignore[method-assign]
+    with pytest.raises(Unavailable, match="the store is away"):
+        working.run(lambda: True)
+
+
+def test_who_lost_a_partition_at_the_end_knows() -> None:
+    archive = filled()
+    slow = archive.archiver("slow")
+    for _ in range(4):
+        slow.step()
+    archive.gone("slow")
+    archive.finish("quick")
+    assert not slow.run(lambda: True)
+    assert archive.expected() == archive.rows()
+
+
+def test_trailing_offsets_without_records_are_no_reason_to_wait() -> None:
+    archive = filled(4)
+    archive.broker.skip(INPUT, 0, 5)
+    archive.finish()
     assert archive.expected() == archive.rows()
 
 
