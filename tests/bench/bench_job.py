@@ -3,16 +3,19 @@
     python tests/bench/bench_job.py [--quick] [--runs N] [--events N] [--out FILE] [--main]
 
 The job is the worker as `streamer run` has it: exactly once, learning and metrics included; in the cell named so, at least once. Every
-cell has customers, partitions, and a draw of who does something: uniform, or Zipf with exponent 1. Each customer of a cell comes 9 times in
-90 days on average (20 times in the `busy` one), so profiles are alike whatever the number of customers, and stay so.
+cell has customers, partitions, and a draw of who does something: uniform, or Zipf with exponent 1. Before it is
+measured, each customer of a cell has come 9 times in 90 days on average (20 times in the `busy` one), so profiles are alike whatever the
+number of customers.
 
-What a cell measures: steady state. Before the first round, 90 days of uniform events are taken in, the first model is fitted, and everybody
-is judged by it; that is not counted. Each round then sends 300,000 events that happen next, which the floor and the worker take one
-after the other, each in a new process that goes on where the last one was. The first and last events of a round are not counted.
+What a cell measures: live traffic. Before the first round, 90 days of uniform events are taken in, the first model is fitted, and everybody
+is judged by it; that is not counted. Each round then sends 300,000 events that happen next, within ten minutes of event time in which no
+midnight is crossed, and the floor and the worker take them one after the other, each in a new process that goes on where the last one was.
+The first and last events of a round are not counted. The cell `catching up` goes on at the history's pace instead: its 300,000 events
+take 30 days, and each customer is judged as of each midnight too, before the next event or in a sweep: `boundaries_per_event`, on average.
 
 Three series, in each of which all cells take part in every round, so that one may be compared with another: 100,000 customers on 8
-partitions, exactly once, at least once, and busy ones (five rounds; `job.json`); uniform customers by number and by partitions (three;
-`job_uniform.json`); and the same customers when some come much more often than others (three; `job_zipf.json`).
+partitions, exactly once, at least once, busy ones, and catching up (five rounds; `job.json`); uniform customers by number and by partitions
+(three; `job_uniform.json`); and the same customers when some come much more often than others (three; `job_zipf.json`).
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ UNCOUNTED = 15  # a fifteenth of the events at the beginning, and at the end
 CLIENTS, BETWEEN = "in_clients_us", "in_between_us"
 
 
-Shared = tuple[int, int, int, str]
+Shared = tuple[int, int, int, str, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +55,19 @@ class Cell:
     skew: float = 0.0
     visits: int = 9  # events of a customer in 90 days
     transactions: str = "on"
+    catching_up: bool = False  # days pass in a round, not minutes
 
     @property
     def label(self) -> str:
         """Name the cell."""
         draw = "Zipf" if self.skew else "busy" if self.visits > 9 else "uniform"
-        promise = ", at least once" if self.transactions == "off" else ""
-        return f"{self.customers:,} {draw}, {self.partitions} partition{'s' if self.partitions > 1 else ''}{promise}"
+        how = ", at least once" if self.transactions == "off" else ", catching up" if self.catching_up else ""
+        return f"{self.customers:,} {draw}, {self.partitions} partition{'s' if self.partitions > 1 else ''}{how}"
 
     @property
     def shared(self) -> Shared:
         """What cells have in common that work on the same profiles."""
-        return self.customers, self.partitions, self.visits, self.transactions
+        return self.customers, self.partitions, self.visits, self.transactions, self.catching_up
 
 
 MAIN = Cell(100_000, 8)
@@ -72,8 +76,13 @@ BY_PARTITIONS = (Cell(100_000, 1), MAIN, Cell(100_000, 16))
 BY_ZIPF = (Cell(10_000, 8, 1.0), Cell(100_000, 8, 1.0), Cell(1_000_000, 8, 1.0))
 BUSY = Cell(100_000, 8, visits=20)
 AT_LEAST_ONCE = Cell(100_000, 8, transactions="off")
-SERIES = {"job": (MAIN, AT_LEAST_ONCE, BUSY), "job_uniform": (*BY_CUSTOMERS, BY_PARTITIONS[0], BY_PARTITIONS[2]), "job_zipf": BY_ZIPF}
-QUICK = {"job": (Cell(5_000, 4),), "job_zipf": (Cell(5_000, 4, 1.0),)}
+CATCHING_UP = Cell(100_000, 8, catching_up=True)
+SERIES = {
+    "job": (MAIN, AT_LEAST_ONCE, BUSY, CATCHING_UP),
+    "job_uniform": (*BY_CUSTOMERS, BY_PARTITIONS[0], BY_PARTITIONS[2]),
+    "job_zipf": BY_ZIPF,
+}
+QUICK = {"job": (Cell(5_000, 4), Cell(5_000, 4, catching_up=True)), "job_zipf": (Cell(5_000, 4, 1.0),)}
 ROUNDS_MAX = 3  # of all series but the first
 
 
@@ -83,8 +92,8 @@ class Running:
     def __init__(self, place: jobs.Place, cell: Cell) -> None:
         """Take in the history."""
         self.place = place
-        self._per_day = cell.customers * cell.visits / HISTORY_DAYS
-        self._traffic = jobs.Traffic(cell.customers * cell.visits, cell.customers, days=HISTORY_DAYS)
+        self._cell = cell
+        self._traffic = jobs.Traffic.history(cell.customers * cell.visits, cell.customers, days=HISTORY_DAYS)
         jobs.fill(place, self._traffic)
         jobs.warm(place, self._traffic.events)
         jobs.skip(place)
@@ -96,8 +105,16 @@ class Running:
 
     def go_on(self, events: int, skew: float) -> None:
         """Send the events that happen next."""
-        self._traffic = self._traffic.after(events, events / self._per_day, skew)
+        if self._cell.catching_up:
+            self._traffic = self._traffic.after(events, HISTORY_DAYS * events / (self._cell.customers * self._cell.visits), skew)
+        else:
+            self._traffic = self._traffic.live(events, skew)
         jobs.fill(self.place, self._traffic)
+
+    @property
+    def boundaries_per_event(self) -> float:
+        """How many midnights of a customer the last events have brought, each."""
+        return self._cell.customers * self._traffic.days / self._traffic.events if self._cell.catching_up else 0.0
 
 
 def cases(cells: Iterable[Cell], events: int, running: Mapping[Shared, Running]) -> dict[str, Callable[[], kit.Figures]]:
@@ -109,7 +126,8 @@ def cases(cells: Iterable[Cell], events: int, running: Mapping[Shared, Running])
         return jobs.floor(running[cell.shared].place, events, uncounted, uncounted)
 
     def job(cell: Cell) -> kit.Figures:
-        return jobs.job(running[cell.shared].place, events, uncounted, uncounted)
+        figures = jobs.job(running[cell.shared].place, events, uncounted, uncounted)
+        return {**figures, "boundaries_per_event": running[cell.shared].boundaries_per_event}
 
     roles = {"floor": floor, "job": job}
     return {f"{cell.label}: {role}": lambda cell=cell, of=of: of(cell) for cell in cells for role, of in roles.items()}  # type: ignore[misc]

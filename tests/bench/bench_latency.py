@@ -13,7 +13,8 @@ run.
 Load is a share of the capacity: the highest rate that the whole set-up sustains, found first by raising the rate and halving steps. A rate
 is sustained when, in each of three runs, the producer keeps it and the changes of the run's last quarter take less than a quarter of a
 second in the median: one run alone may end before a backlog shows.
-100,000 customers, uniform, 8 partitions, who have been known for ninety days and are judged by the first model, as in bench_job.py.
+100,000 customers, uniform, 8 partitions, who have been known for ninety days and are judged by the first model, as in bench_job.py. Event
+time passes as fast as the clock on the wall, and no midnight is crossed (bench_sweep.py crosses one).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import argparse
 import gc
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -39,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # it is run by path
 from tests.bench import jobs, kit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 ROOT = Path(__file__).parents[2]
 PARTITIONS = 8
@@ -55,6 +57,7 @@ KEPT = 0.98
 FIRST_RATE, FACTOR, HALVINGS, TRIES = 20_000, 1.5, 2, 3
 COUNTED_FROM = 0.2  # of a run's events
 DRAIN_S = 2.0
+DAY_S = 86_400.0
 
 
 class Setup:
@@ -63,17 +66,16 @@ class Setup:
     def __init__(self, place: jobs.Place, customers: int) -> None:
         """Take in the history."""
         self.place = place
-        self._per_day = customers * VISITS / HISTORY_DAYS
-        self._traffic = jobs.Traffic(customers * VISITS, customers, days=HISTORY_DAYS)
-        jobs.fill(place, self._traffic)
-        jobs.warm(place, self._traffic.events)
+        self.traffic = jobs.Traffic.history(customers * VISITS, customers, days=HISTORY_DAYS)
+        jobs.fill(place, self.traffic)
+        jobs.warm(place, self.traffic.events)
 
     @contextmanager
-    def worker(self) -> Iterator[None]:
-        """Run a worker for the length of a block."""
+    def worker(self) -> Iterator[int]:
+        """Run a worker for the length of a block, and give its process's id."""
         process = subprocess.Popen([sys.executable, "-m", "streamer", "run"], env=self.place.environment, cwd=ROOT)
         try:
-            yield
+            yield process.pid
         finally:
             process.send_signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
@@ -83,14 +85,25 @@ class Setup:
 
     def run(self, rate: float, seconds: float) -> kit.Figures:
         """Send events at a rate for so long, and give the percentiles of their changes."""
-        events = max(int(rate * seconds), 100)
-        self._traffic = self._traffic.after(events, events / self._per_day)
-        given = {"traffic": asdict(self._traffic), "rate": rate}
+        return self.send(self.traffic.after(max(int(rate * seconds), 100), seconds / DAY_S), rate)
+
+    def send(self, traffic: jobs.Traffic, rate: float, until: Callable[[], dict[str, int]] | None = None) -> kit.Figures:
+        """Send what happens next at a rate, all of it or until a function returns, and give the percentiles of its changes.
+
+        The function, which is called when the first event is sent, gives from when to when events are counted: `counted_ms` and `end_ms`.
+        """
+        self.traffic = traffic
+        given = {"traffic": asdict(traffic), "rate": rate}
         with self._role("subscriber", {}) as subscriber, self._role("producer", given) as producer:
             told(producer)
             told(subscriber)
             tell(producer, "go")
-            sent = json.loads(told(producer))
+            window = {}
+            if until is not None:
+                window = until()
+                with suppress(BrokenPipeError):  # it has sent all it had, and ended
+                    tell(producer, "enough")
+            sent = {**json.loads(told(producer)), **window}
             time.sleep(DRAIN_S)
             tell(subscriber, json.dumps(sent))
             return {**json.loads(told(subscriber)), "events_per_s": sent["events_per_s"]}
@@ -153,7 +166,7 @@ def said(figures: kit.Figures, rate: float) -> kit.Figures:
 
 
 def produce(traffic: dict[str, Any], rate: float, said_to: IO[str]) -> None:
-    """Send events at a rate."""
+    """Send events at a rate, until there are no more or a line says that it is enough."""
     from streamer.adapters.avro import codec, wire
     from streamer.adapters.kafka.events_producer import EventRecord
     from streamer.app import wiring
@@ -168,7 +181,7 @@ def produce(traffic: dict[str, Any], rate: float, said_to: IO[str]) -> None:
     said_to.readline()
     begun_s, at, behind_s = time.monotonic(), 0, 0.0
     counted_ms = 0
-    while at < len(records):
+    while at < len(records) and not select.select([said_to], [], [], 0)[0]:
         now_s = time.monotonic()
         due = min(int((now_s - begun_s) * rate), len(records))
         if at < COUNTED_FROM * len(records) <= due:
@@ -181,7 +194,7 @@ def produce(traffic: dict[str, Any], rate: float, said_to: IO[str]) -> None:
     took_s = time.monotonic() - begun_s
     end_ms = time.time_ns() // 1_000_000
     producer.wait(60.0)
-    figures = {"events_per_s": len(records) / took_s, "behind_ms": behind_s * 1e3, "counted_ms": counted_ms, "end_ms": end_ms}
+    figures = {"events_per_s": at / took_s, "behind_ms": behind_s * 1e3, "counted_ms": counted_ms, "end_ms": end_ms}
     print(json.dumps(figures), flush=True)
 
 
@@ -218,7 +231,7 @@ def subscribe(said_to: IO[str]) -> None:
             if sent_ms is not None:
                 found.append((sent_ms, at_ns / 1e6 - sent_ms))
     at, latency = (np.array(column, np.float64) for column in zip(*found, strict=True))
-    counted = latency[at >= sent["counted_ms"]]
+    counted = latency[(at >= sent["counted_ms"]) & (at <= sent["end_ms"])]
     last = latency[at >= sent["end_ms"] - (sent["end_ms"] - sent["counted_ms"]) / 4]
     figures = {name: float(np.percentile(counted, share)) for name, share in PERCENTILES.items()}
     figures |= {"max_ms": float(counted.max()), "late_p50_ms": float(np.median(last)) if len(last) else float("inf")}

@@ -11,12 +11,17 @@ same events and nothing else in common: another run over all of them, with its o
 Law: `events` is how many are there to be taken, and all are taken; those of `lead` and `tail` are not counted: a client that has just
 connected has a backlog ahead of it, and at the end one partition after the other runs dry. CPU is user and system time of all threads of
 the process that was started.
+
+Events have two paces. What lies behind (`Traffic.history`) goes over days, and ends six hours after a midnight, so that every partition's
+clock has crossed it. What happens live goes by minutes (`Traffic.live`) and crosses no midnight: a midnight is when all windows move on,
+and each customer is judged anew as of each one passed. Days sent in seconds (`Traffic.after`) measure catching up.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
@@ -36,10 +41,14 @@ if TYPE_CHECKING:
 
     from streamer.app.config import Config
     from streamer.app.recording import Stage
+    from streamer.core.ports import StateStore
 
-BEGIN_MS = 1_000_000_000_000
+MIDNIGHT_MS = 1_000_080_000_000
 """In 2001: the few customers of a benchmark live for years, and nothing may happen later than it is sent."""
 DAY_MS = 86_400_000
+HISTORY_ENDS = 0.25
+"""In days after that midnight: late enough for every partition to have an event since, early enough for a hundred live rounds."""
+LIVE_DAYS = 10 / 1_440
 TYPES = ("view",) * 10 + ("add_to_cart",) * 3 + ("purchase",) * 2 + ("search",) * 2 + ("refund",)
 PAID = ("purchase", "refund")
 CHUNK = 10_000
@@ -51,7 +60,7 @@ WARM_TIMEOUT_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Events: who did something is drawn, and event time goes on evenly over `days`.
+    """Events: who did something is drawn, and event time goes on evenly over `days`, from `first_day` after a midnight.
 
     `skew` 0 draws all customers alike; above, the n-th customer n ** skew times more seldom than the first (Zipf).
     """
@@ -63,10 +72,28 @@ class Traffic:
     days: float = 30.0
     seed: int = 1  # another seed gives other events, with other ids
 
+    @classmethod
+    def history(cls, events: int, customers: int, days: float) -> Traffic:
+        """Give what lies behind, of customers drawn alike; what happens after it crosses no midnight for 18 hours."""
+        return cls(events, customers, first_day=HISTORY_ENDS - days, days=days)
+
+    @property
+    def midnight(self) -> int:
+        """Which midnight comes next, in days."""
+        return math.floor(self.first_day + self.days) + 1
+
     def after(self, events: int, days: float, skew: float | None = None) -> Traffic:
         """Give what the same customers do next."""
         skew = self.skew if skew is None else skew
         return replace(self, events=events, skew=skew, first_day=self.first_day + self.days, days=days, seed=self.seed + 1)
+
+    def live(self, events: int, skew: float | None = None) -> Traffic:
+        """Give what the same customers do in the next ten minutes."""
+        return self.after(events, LIVE_DAYS, skew)
+
+    def past_midnight(self, events: int, days: float) -> Traffic:
+        """Give what the same customers do from the next midnight on."""
+        return replace(self.after(events, days), first_day=float(self.midnight))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +181,15 @@ def skip(place: Place) -> None:
 
 def drop(place: Place) -> None:
     """Delete the application's profiles and states."""
+    state_store(place).drop()
+
+
+def state_store(place: Place) -> StateStore:
+    """Look into the application's profiles and states."""
     from streamer.app import wiring
     from streamer.app.config import load
 
-    wiring.state_store(load(None, place.environment)).drop()
+    return wiring.state_store(load(None, place.environment))
 
 
 def _child(role: str, place: Place, arguments: Mapping[str, Any]) -> kit.Figures:
@@ -183,7 +215,7 @@ def made(traffic: Traffic) -> Iterator[tuple[bytes, dict[str, Any]]]:
     weights = np.cumsum(1.0 / np.arange(1, traffic.customers + 1) ** traffic.skew)
     names = rng.permutation(traffic.customers)  # who is frequent has no order
     step_ms = traffic.days * DAY_MS / traffic.events
-    begin_ms = BEGIN_MS + int(traffic.first_day * DAY_MS)
+    begin_ms = MIDNIGHT_MS + int(traffic.first_day * DAY_MS)
     for first in range(0, traffic.events, CHUNK):
         count = min(CHUNK, traffic.events - first)
         ranks = np.searchsorted(weights, rng.random(count) * weights[-1])

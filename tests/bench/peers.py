@@ -1,12 +1,13 @@
 """What the benchmarks against peers share: the same events for everybody, and the verdicts.
 
-A topic has a history, a third of all events, and what happens next. A peer reads it from its beginning in every round, with a group, a
-state and topics of its own; our job has taken the history before, in another process, and been given its first model by it. What the
-history costs is not counted for anybody: in it programs start and compile, and customers are met. Nor are the first and the last of
-what happens next: a client that has just connected has a backlog ahead of it, and at the end one partition after the other runs dry.
+A topic has a history, a third of all events, and what happens next, within ten minutes of event time in which no midnight is crossed. A
+peer reads it from its beginning in every round, with a group, a state and topics of its own; our job has taken the history before, in
+another process, and been given its first model by it. What the history costs is not counted for anybody: in it programs start and compile,
+and customers are met. Nor are the first and the last of what happens next: a client that has just connected has a backlog ahead of it,
+and at the end one partition after the other runs dry.
 
-So what is counted is the same events for all of them, in steady state: every customer comes 9 times in 90 days on average, as in
-bench_job.py.
+So what is counted is the same events for all of them: live traffic after a history in which every customer comes 9 times in 90 days on
+average, as in bench_job.py.
 """
 
 from __future__ import annotations
@@ -81,13 +82,13 @@ def options(parser: argparse.ArgumentParser, events: int, quick: int) -> None:
 def ours(place: jobs.Place, plan: Plan, runs: int) -> dict[str, Callable[[], kit.Figures]]:
     """Send all events, prepare our job for every round, and give our floor and our job as cases."""
     per_day = plan.customers * VISITS_PER_DAY
-    history = jobs.Traffic(plan.history, plan.customers, days=plan.history / per_day)
+    history = jobs.Traffic.history(plan.history, plan.customers, days=plan.history / per_day)
     jobs.fill(place, history)
     prepared = [place.named(f"job-{n}") for n in range(runs)]
     for own in prepared:
         jobs.warm(own, plan.history)
     rest = plan.events - plan.history
-    jobs.fill(place, history.after(rest, rest / per_day))
+    jobs.fill(place, history.live(rest))
     number = itertools.count()
 
     def floor() -> kit.Figures:
