@@ -163,7 +163,7 @@ def show(found: Mapping[str, kit.Results], results: kit.Results) -> None:
     console.print(table)
     console.print(f"load of the machine {min(results.loads):.1f} to {max(results.loads):.1f}")
     for one in SERIES["job"]:
-        if one.label in found:
+        if one.label in found and not one.catching_up:
             ratio = found[one.label].ratio("job", "floor", "cpu_us")
             console.print(f"{one.label}: {ratio:.2f} of the floor, at most {RATIO_MAX} wanted")
     for what, cells in (("customers", BY_CUSTOMERS), ("customers, Zipf", BY_ZIPF), ("partitions", BY_PARTITIONS)):
