@@ -8,16 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
-from streamer.app import assignment, worker
+from streamer.app import assignment, journal, rebuild, worker
 from streamer.app.assignment import Owned
 from streamer.app.commits import NO_PROFILES, commit_all
-from streamer.app.decisions import NOTHING
+from streamer.app.decisions import NOTHING, Decisions
 from streamer.app.models import ModelShelf
 from streamer.app.publishing import ExactlyOnce, Publication
 from streamer.app.rebuild import Settlement
 from streamer.app.worker import Worker
 from streamer.core.errors import Unavailable
-from streamer.core.partition import pack_state
+from streamer.core.partition import PartitionData, pack_state
 from streamer.core.ports import Commit, Committed, Outcome
 from tests.fakes.broker import FakeEventLog, FakeMembership, FakeTopicReader
 from tests.fakes.state_store import FakeStateStore
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from streamer.app.recording import Counted
-    from streamer.core.partition import PartitionData
     from streamer.core.ports import OutRecord, StateStore
     from tests.simulation.planting import Plant
     from tests.simulation.profiles import Profile
@@ -459,6 +458,59 @@ BUGS = (
         STRAYS,
         0,
         edit(Worker, "_settle", ("self._tools.log.pause([owned.number])", "self._tools.log.start(owned.number, owned.next_offset)")),
+    ),
+    bug(
+        "ticks_untold",
+        "a tick is in the journal (time)",
+        USUAL,
+        0,
+        edit(
+            Decisions,
+            "tick",
+            ("journal.tick_entry(ticked, owned.next_offset))", "journal.tick_entry(ticked, owned.next_offset), told=True)"),
+        ),
+    ),
+    bug(
+        "ticks_unfollowed",
+        "a rebuild follows ticks (7b)",
+        LOSSES,
+        0,
+        edit(Decisions, "follow", ("tick(owned.data, entry.as_of, hourly=hourly(self._tools.intake.plan))", "owned.data")),
+    ),
+    bug(
+        "ticks_uncompared",
+        "a state that ticked otherwise than the journal says is not rebuilt from (6c)",
+        FROZEN,
+        0,
+        edit(journal, "leads_to", ("data.ticked == max((entry.as_of for entry in taken_ticks), default=NEVER)", "True")),
+    ),
+    bug(
+        "no_sweep",
+        "a boundary that is crossed begins a sweep (time)",
+        USUAL,
+        0,
+        edit(PartitionData, "went_on", ("now.watermark // tile_ms > now.settled // tile_ms", "False")),
+    ),
+    bug(
+        "unswept_epoch",
+        "an epoch waits until everybody is judged as of the last boundary (time)",
+        USUAL,
+        0,
+        edit(PartitionData, "swept", ("self.cursor == DONE", "self.cursor == DONE or self.settled != NEVER")),
+    ),
+    bug(
+        "told_at_no_time",
+        "who was told of more than the state knows goes on from when it was told (7d)",
+        REBUILDS,
+        0,
+        edit(Settlement, "agree", ("max(head[CLOCK], told.since)", "head[CLOCK]")),
+    ),
+    bug(
+        "fork_kept",
+        "a state that knows more than was told is not mended, but rebuilt from nothing (7d)",
+        FROZEN,
+        0,
+        edit(rebuild, "settle", ("agreed.taken_back or", "False or")),
     ),
 )
 
