@@ -61,9 +61,9 @@ requirements: $(VENV)/.python  ## choose the newest releases that fit, and write
 	$(PYTHON) -m venv $(VENV)/pip-tools
 	$(VENV)/pip-tools/bin/pip install --quiet --disable-pip-version-check pip-tools
 	env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/pip-tools/bin/pip-compile $(COMPILE) --upgrade \
-	  --extra servers --extra dev --output-file requirements/dev.txt pyproject.toml
+	  --extra servers --extra report --extra dev --output-file requirements/dev.txt pyproject.toml
 	env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/pip-tools/bin/pip-compile $(COMPILE) --upgrade \
-	  --constraint requirements/dev.txt --extra bench --output-file requirements/bench.txt pyproject.toml
+	  --constraint requirements/dev.txt --extra report --output-file requirements/bench.txt pyproject.toml
 	env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/pip-tools/bin/pip-compile $(COMPILE) --upgrade \
 	  --constraint requirements/dev.txt --extra servers --output-file requirements/run.txt pyproject.toml
 	env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/pip-tools/bin/pip-compile $(COMPILE) --upgrade \

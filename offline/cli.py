@@ -10,13 +10,14 @@ from typing import Annotated
 
 import typer
 
-from offline import models_command, reseed_command, segment_command
+from offline import backtest_command, models_command, reseed_command, segment_command
 from offline.session import Session, session_of
 from streamer.core.exits import exit_status, message
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 app.command()(segment_command.segment)
 app.command()(reseed_command.reseed)
+app.command()(backtest_command.backtest)
 app.add_typer(models_command.app, name="models")
 
 

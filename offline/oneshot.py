@@ -6,29 +6,21 @@ features as the stream; a plain table of features is taken as it is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from offline import choosing
-from offline.events import Reading, batch_of
+from offline.event_files import has_events, read_events
+from offline.events import Reading
 from offline.features import compute
 from offline.fit import cold, different, in_deviations, points_of
 from offline.identity import typical
 from offline.naming import named, plain_words, words_of
 from offline.tables import read_features
-from streamer.adapters import declaration_file
-from streamer.adapters.files import mapping as m
-from streamer.adapters.files.load import load
-from streamer.adapters.files.mappings import load_mapping
-from streamer.adapters.files.rejects import nothing_usable
-from streamer.adapters.files.tables import read_table
-from streamer.adapters.files.values import TimeRule, text_of
 from streamer.core.declaration import DAY_MS
 from streamer.core.errors import BadInput
 from streamer.core.lloyd import assign
@@ -38,21 +30,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    import pyarrow as pa
-
     from offline.fit import Points
     from offline.naming import Words
     from offline.settings import Settings
-    from streamer.adapters.files.load import Loaded
-    from streamer.adapters.files.tables import Chunk
     from streamer.core.columns import F64, Bool
     from streamer.core.declaration import Transform
 
 K: TypeAlias = "int | Literal['auto']"
 
-EVENT_COLUMNS = frozenset({"customer_id", "event_type", "occurred_at"})
-BATCH_EVENTS = 65_536
-SECONDS_BELOW = 10**11  # a smaller time is in seconds, any other in milliseconds
 APART = 4  # features told of each segment
 
 
@@ -125,7 +110,7 @@ def segment(request: Request, settings: Settings, progress: Callable[[str, int, 
         Misconfigured: the mapping or the declaration is wrong.
 
     """
-    source = _of_events(request, settings, progress) if _is_events(request) else _of_table(request)
+    source = _of_events(request, settings, progress) if request.mapping is not None or has_events(request.file) else _of_table(request)
     points = points_of(source.features, source.eligible, source.transforms) if source.eligible.any() else None
     return _fitted(request, source, points, settings, progress)
 
@@ -199,31 +184,16 @@ def _of_table(request: Request) -> _Source:
     return _Source(table.features, np.ones(len(table.features), np.bool_), table.transforms, plain_words(names), table.warnings)
 
 
-def _is_events(request: Request) -> bool:
-    if request.mapping is not None:
-        return True
-    first = next(iter(read_table(request.file)))
-    return set(first.columns) >= EVENT_COLUMNS
-
-
 def _of_events(request: Request, settings: Settings, progress: Callable[[str, int, int], None]) -> _Source:
     progress("reading", 0, 1)
-    mapping = load_mapping(request.mapping) if request.mapping is not None else _own_mapping(next(iter(read_table(request.file))))
-    loaded = load(request.file, mapping)
-    if not len(loaded.events):
-        message = f"{request.file}: {nothing_usable(loaded)}"
-        raise BadInput(message)
-    chosen = request.declaration or settings.declaration
-    declaration = declaration_file.load(chosen)
-    if chosen is None:
-        declaration = replace(declaration, currency=_currency(request, loaded, declaration.currency))
-    last = int(loaded.events.occurred_at[-1])
+    read = read_events(request.file, request.mapping, request.declaration or settings.declaration)
+    declaration, last = read.declaration, read.last_ms
     as_of = (last // DAY_MS + 1) * DAY_MS if request.as_of is None else request.as_of
     if as_of <= last:
         message = f"{request.file}: its last event is of {_utc(last)}, after --as-of: choose a later day, or cut the file there"
         raise BadInput(message)
-    computed = compute(Reading(declaration), _batches(loaded), as_of, buckets=settings.fit.buckets, rows_in_memory=2**62, progress=progress)
-    warnings = [f"{count:,} rows were rejected: {reason}" for reason, count in loaded.totals.rejected.items()]
+    computed = compute(Reading(declaration), read.batches, as_of, buckets=settings.fit.buckets, rows_in_memory=2**62, progress=progress)
+    warnings = list(read.warnings)
     refused = {name: count for name, count in computed.counts.items() if name.startswith("refused")}
     warnings += [f"{count:,} events were {name}" for name, count in refused.items()]
     if not len(computed.features):
@@ -237,45 +207,3 @@ def _of_events(request: Request, settings: Settings, progress: Callable[[str, in
 
 def _utc(time_ms: int) -> str:
     return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def _batches(loaded: Loaded) -> list[pa.RecordBatch]:
-    records = loaded.events.records()
-    found, at = [], 0
-    while piece := list(islice(records, BATCH_EVENTS)):
-        try:
-            found.append(batch_of(piece, 0, at))
-        except UnicodeEncodeError as error:
-            message = f"a text can't be written as UTF-8: {error.object!r}: mend it, or skip such rows in the mapping"
-            raise BadInput(message) from error
-        at += len(piece)
-    return found
-
-
-def _currency(request: Request, loaded: Loaded, default: str) -> str:
-    """Take the file's own currency where there is one."""
-    found = sorted({currency for _, currency in loaded.totals.amounts if currency})
-    if len(found) > 1:
-        message = f"{request.file}: it has amounts in {', '.join(found)}: say with --features what is to become of them"
-        raise BadInput(message)
-    return found[0] if found else default
-
-
-def _own_mapping(chunk: Chunk) -> m.Mapping:
-    """Map a file whose columns are those of our events onto themselves; amounts are in minor units."""
-    names = chunk.columns
-    texts: list[tuple[str, m.Text]] = [(name, m.FromColumn(name)) for name in m.TEXT_FIELDS if name in names]
-    texts += [(name, m.FromColumn(name)) for name in names if name.startswith(m.PROPERTY)]
-    times: Sequence[Any] = names["occurred_at"].values
-    unit = None
-    if times and text_of(times[0]).lstrip("-").isdigit():
-        unit = "s" if int(text_of(times[0])) < SECONDS_BELOW else "ms"
-    own: m.Text = m.FromColumn("event_id") if "event_id" in names else m.Joined(("customer_id", "event_type"), row=True)
-    return m.Mapping(
-        "events",
-        own,
-        m.Time("occurred_at", TimeRule(ZoneInfo("UTC"), None, unit)),
-        tuple(texts),
-        amount=m.Amount(("amount",), 0) if "amount" in names else None,
-        quantity=m.Quantity("quantity") if "quantity" in names else None,
-    )

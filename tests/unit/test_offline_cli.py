@@ -45,13 +45,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_help_lists_the_commands_and_imports_nothing_heavy() -> None:
     shown = said("--help")
-    assert all(name in shown for name in ("segment", "reseed", "models"))
+    assert all(name in shown for name in ("segment", "reseed", "backtest", "models"))
     code = "import sys, offline.cli, typer.testing as t; t.CliRunner().invoke(offline.cli.app, ['--help']); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert set() == HEAVY & set(loaded)
 
 
-@pytest.mark.parametrize("command", [("segment",), ("reseed",), ("models",), ("models", "list"), ("models", "show"), ("models", "diff")])
+@pytest.mark.parametrize(
+    "command", [("segment",), ("reseed",), ("backtest",), ("models",), ("models", "list"), ("models", "show"), ("models", "diff")]
+)
 def test_every_command_shows_its_help(command: tuple[str, ...]) -> None:
     assert "Usage" in said(*command, "--help")
 
