@@ -211,9 +211,11 @@ def _night(case: Case, replay: Replay, policy: Policy, at: int) -> ModelVersion:
     learned = replace(replay.version, centroids=_with(replay.version, in_deviations(replay.centroids)))
     seen = replay.look(at)
     points = points_of(_frame(case.log, seen), seen.eligible, [f.transform for f in declaration.features])
+    if policy.night == "same scale":
+        points = replace(points, scaling=learned.scaling, vectors=old_votes(learned, points.values))
     numbers, following = numbers_of(learned)
     old = fixed_old(learned, points.scaling)
-    if policy.night == "warm":
+    if policy.night != "cold":
         clusters, matching = warm(points.vectors, old), Matching(numbers, (), (), {}, {})
     else:
         clusters = best(points.vectors, len(numbers), case.seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,17 +18,38 @@ SMOOTH_DAYS = 7
 ENDINGS = ("png", "svg")
 
 
+class Combination(NamedTuple):
+    """What a margin and a dwell came to."""
+
+    margin: float  # a share, as all figures but the next
+    dwell_days: float
+    margin_large: float
+    churn: float
+    flapping: float
+    told: float | None  # squares to the segment told, over those of the best refit
+
+
 def plot(outcomes: Sequence[Outcome], out: Path) -> list[Path]:
     """Draw every plot that the policies allow; returns the files."""
-    files = policies(outcomes, out / "policies")
-    if varied(outcomes):
-        files += margin_dwell({"": outcomes}, out / "margin_dwell")
+    files, combined = policies(outcomes, out / "policies"), combinations(outcomes)
+    if len({(one.margin, one.dwell_days) for one in combined}) > 1:
+        files += margin_dwell({"": combined}, out / "margin_dwell")
     return files
+
+
+def combinations(outcomes: Sequence[Outcome]) -> list[Combination]:
+    """Take the policies that differ in margin and dwell alone."""
+    alike = [one for one in outcomes if one.policy.learning == "one vote" and one.policy.sweeps and one.policy.night is None]
+    return [
+        Combination(d.margin, d.dwell_ms / 86_400_000, d.margin_large, one.churn, one.flapping, one.mean("wcss_ratio_told"))
+        for one in alike
+        for d in (one.policy.decision,)
+    ]
 
 
 def policies(outcomes: Sequence[Outcome], path: Path) -> list[Path]:
     """Draw, for every policy, squares against the refit, changes per customer-day (mean of a week) and shares at the end."""
-    axes, save = _figure(3, path)
+    axes, save = _figure(3, path, ENDINGS)
     for n, one in enumerate(outcomes):
         style = {"label": one.policy.name, "color": COLORS[n % len(COLORS)]}
         ratios = [(day.at, day.wcss_ratio) for day in one.days if day.wcss_ratio is not None]
@@ -53,54 +74,51 @@ def policies(outcomes: Sequence[Outcome], path: Path) -> list[Path]:
     return save()
 
 
-def varied(outcomes: Sequence[Outcome]) -> bool:
-    """Tell whether margin or dwell differ between policies that differ in nothing else."""
-    return len({(one.policy.decision.margin, one.policy.decision.dwell_ms) for one in _comparable(outcomes)}) > 1
+def margin_dwell(
+    groups: Mapping[str, Sequence[Combination]], path: Path, limits: tuple[float, float] | None = None, endings: Sequence[str] = ENDINGS
+) -> list[Path]:
+    """Draw, by margin, one line a dwell, one row a group: changes, the share of them that goes back, and what it costs in squares.
 
-
-def _comparable(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    return [one for one in outcomes if one.policy.learning == "one vote" and one.policy.sweeps and one.policy.night is None]
-
-
-def margin_dwell(groups: Mapping[str, Sequence[Outcome]], path: Path, limits: tuple[float, float] | None = None) -> list[Path]:
-    """Draw changes per customer-day and the share that goes back, by margin, one line a dwell, one row a group; `limits` drawn across."""
-    axes, save = _figure(2, path, rows=len(groups))
-    for row, (title, outcomes) in enumerate(groups.items()):
-        pair = axes[2 * row : 2 * row + 2]
-        lines: dict[tuple[float, float], list[Outcome]] = {}
-        for one in _comparable(outcomes):
-            lines.setdefault((one.policy.decision.dwell_ms / 86_400_000, one.policy.decision.margin_large), []).append(one)
+    `limits` of the first two are drawn across.
+    """
+    axes, save = _figure(3, path, endings, rows=len(groups))
+    heads = ("changes per customer-day (%)", "A-B-A in 7 days (% of changes)", "squares as told / refit")
+    for row, (title, combined) in enumerate(groups.items()):
+        panels = axes[3 * row : 3 * row + 3]
+        lines: dict[tuple[float, float], list[Combination]] = {}
+        for one in sorted(combined):
+            lines.setdefault((one.dwell_days, one.margin_large), []).append(one)
         several = len({large for _, large in lines}) > 1
         for n, ((dwell, large), found) in enumerate(sorted(lines.items())):
-            ordered = sorted(found, key=lambda one: one.policy.decision.margin)
-            margins = [100 * one.policy.decision.margin for one in ordered]
             label = f"dwell {dwell:g} d" + (f", at once from {large:.0%}" if several else "")
             style = {"label": label, "color": COLORS[n % len(COLORS)], "marker": MARKERS[n % len(MARKERS)]}
-            pair[0].plot(margins, [100 * one.churn for one in ordered], **style)
-            pair[1].plot(margins, [100 * one.flapping for one in ordered], **style)
-        heads = ("changes per customer-day (%)", "A-B-A within 7 days, share of changes (%)")
-        for n, (one_axes, head) in enumerate(zip(pair, heads, strict=True)):
-            one_axes.set_title(f"{title}: {head}" if title else head, loc="left", fontsize=10)
+            margins = [100 * one.margin for one in found]
+            panels[0].plot(margins, [100 * one.churn for one in found], **style)
+            panels[1].plot(margins, [100 * one.flapping for one in found], **style)
+            panels[2].plot(margins, [np.nan if one.told is None else one.told for one in found], **style)
+        panels[0].set_title(title, loc="left", fontsize=10)
+        for n, (one_axes, head) in enumerate(zip(panels, heads, strict=True)):
             one_axes.set_xlabel("margin (%)")
-            if limits is not None:
+            one_axes.set_ylabel(head)
+            if limits is not None and n < len(limits):
                 one_axes.axhline(100 * limits[n], color="black", linestyle="--", linewidth=1, label="target")
+                one_axes.set_ylim(bottom=0)
             _plain(one_axes)
-            one_axes.set_ylim(bottom=0)
     return save()
 
 
-def _figure(columns: int, path: Path, rows: int = 1) -> tuple[list[Any], Callable[[], list[Path]]]:
-    """Make axes side by side, row after row, and what writes them to PNG and SVG."""
+def _figure(columns: int, path: Path, endings: Sequence[str], rows: int = 1) -> tuple[list[Any], Callable[[], list[Path]]]:
+    """Make axes side by side, row after row, and what writes them to files of these endings."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  # an extra
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    figure = Figure(figsize=(5.2 * columns, 4.2 * rows), layout="constrained")
+    figure = Figure(figsize=(5.2 * columns, 3.6 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     axes = list(np.atleast_1d(figure.subplots(rows, columns)).ravel())
 
     def save() -> list[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
-        files = [path.with_suffix(f".{ending}") for ending in ENDINGS]
+        files = [path.with_suffix(f".{ending}") for ending in endings]
         for file in files:
             figure.savefig(file, dpi=110)
         return files

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Learning: TypeAlias = Literal["one vote", "river", "none"]
-Night: TypeAlias = Literal["warm", "cold"]
+Night: TypeAlias = Literal["warm", "same scale", "cold"]
 HALFLIFE = 0.5  # river's own default: the share of the way that a centre moves to each event
 
 
@@ -46,6 +46,7 @@ POLICIES = (
     Policy("frozen", "nothing is learned", learning="none"),
     Policy("river", "river's rule: every event moves the nearest centre", learning="river"),
     Policy("reseed", "a warm re-fit every night", night="warm"),
+    Policy("reseed-same-scale", "a warm re-fit every night, with the first model's clip and scale", night="same scale"),
     Policy("reseed-cold", "a fit from nothing every night, matched to the segments before", night="cold"),
 )
 USUAL = ("default", "no-margin", "no-dwell", "no-sweep", "frozen", "river", "reseed")

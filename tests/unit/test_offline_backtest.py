@@ -134,7 +134,7 @@ def test_every_policy_measures_every_day_and_they_differ(browsing: Case) -> None
     assert {1} == {round(sum(day.share.values()), 9) for one in found.values() for day in one.days}
     figures = [[(day.changes, day.wcss_ratio, day.share) for day in one.days] for one in found.values()]
     assert all(figures.index(one) == n for n, one in enumerate(figures))
-    assert {"reseed", "reseed-cold"} == {name for name, one in found.items() if one.days[0].relabelled is not None}
+    assert {"reseed", "reseed-same-scale", "reseed-cold"} == {name for name, one in found.items() if one.days[0].relabelled is not None}
     assert (found["river"].mean("wcss_ratio") or 0) > (found["default"].mean("wcss_ratio") or 9)
     assert found["default"].changes <= found["nearest"].changes
     assert "decay" not in found["no-sweep"].causes
@@ -213,7 +213,7 @@ def test_plots_are_drawn_for_policies_and_for_a_grid(tmp_path: Path, retail: lis
     files = backtest_plots.plot(retail, tmp_path)
     assert ["margin_dwell.png", "margin_dwell.svg", "policies.png", "policies.svg"] == sorted(file.name for file in files)
     assert all(file.stat().st_size > 10_000 for file in files)
-    assert not backtest_plots.varied(retail[2:])
+    assert ["policies.png", "policies.svg"] == sorted(file.name for file in backtest_plots.plot(retail[2:], tmp_path))
 
 
 def said(*arguments: object) -> str:
