@@ -72,7 +72,6 @@ def test_a_number_has_the_digits_that_count(value: float, text: str) -> None:
 
 
 def test_plots_are_written_as_png(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     results = kit.Results({"floor": [{"cpu_us": 2.0}], "job": [{"cpu_us": 1.0}]}, [0.0])
     kit.plot_bars({"a": results, "b": results}, "cpu_us", tmp_path / "bars.png", title="CPU", limit=(1.5, "criterion"))
     kit.plot_lines({"job": [(1.0, 2.0), (10.0, 3.0)]}, tmp_path / "lines.png", title="latency", unit="ms", along="events/s", log=True)

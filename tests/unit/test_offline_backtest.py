@@ -209,7 +209,6 @@ def test_on_the_retail_sample_learning_stays_near_the_refit_and_margin_calms(ret
 
 
 def test_plots_are_drawn_for_policies_and_for_a_grid(tmp_path: Path, retail: list[Outcome]) -> None:
-    pytest.importorskip("matplotlib")
     files = backtest_plots.plot(retail, tmp_path)
     assert ["margin_dwell.png", "margin_dwell.svg", "policies.png", "policies.svg"] == sorted(file.name for file in files)
     assert all(file.stat().st_size > 10_000 for file in files)
@@ -223,7 +222,6 @@ def said(*arguments: object) -> str:
 
 
 def test_the_command_prints_a_table_or_json_and_writes_figures(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     declaration = samples.sample_path().with_name("rfm_features.yaml")
     common = ("backtest", samples.sample_path(), "-m", "online_retail", "--features", declaration, "--k", 4, "--first-model", "2011-04-01")
     shown = said(*common, "--until", "2011-04-08", "--policy", "default", "--policy", "frozen", "--refit-days", 7, "--out", tmp_path)
