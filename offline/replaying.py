@@ -105,19 +105,28 @@ def log_of(reading: Reading, batches: Iterable[pa.RecordBatch]) -> Log:
         message = f"no event is valid of {n:,}: check the mapping and the declaration"
         raise BadInput(message)
     order = np.argsort(taken.rows.time, kind="stable")
-    rows = _rows(taken.rows, order)._replace(offset=np.arange(len(order), dtype=np.int64))
+    rows = _rows(taken.rows, order)
+    rows = rows._replace(slot=_by_appearance(rows.slot), offset=np.arange(len(order), dtype=np.int64))
     ours = pc.fill_null(pc.equal(whole.column("currency"), reading.declaration.currency), fill_value=True)
     bought = pc.and_(pc.and_(ours, pc.equal(whole.column("event_type"), PURCHASE)), whole.column("amount").is_valid())
     chosen = np.flatnonzero(bought.to_numpy(zero_copy_only=False)[taken.record[order]])
     amount = pc.fill_null(whole.column("amount"), 0).to_numpy(zero_copy_only=False)[taken.record[order]]
     spending = Spending(rows.slot[chosen], rows.time[chosen], amount[chosen].astype(np.int64))
-    return Log(reading, rows, len(taken.customers.id_bounds) - 1, spending)
+    return Log(reading, rows, int(rows.slot.max()) + 1, spending)
 
 
 def _rows(rows: Rows, chosen: I64 | slice) -> Rows:
     flat = {name: getattr(rows, name)[chosen] for name in _FLAT}
     wide = {name: np.ascontiguousarray(getattr(rows, name)[:, chosen]) for name in _WIDE}
     return rows._replace(**flat, **wide)
+
+
+def _by_appearance(slot: I32) -> I32:
+    """Number customers in the order in which they appear, so that it can't show how the log was stored."""
+    _, first, inverse = np.unique(slot, return_index=True, return_inverse=True)
+    place = np.empty(len(first), np.int32)
+    place[np.argsort(first)] = np.arange(len(first), dtype=np.int32)
+    return place[inverse]
 
 
 def _grouped(customer: I32) -> tuple[I64, I64]:

@@ -10,13 +10,16 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
+from offline import backtest_command
 from offline.cli import app
-from offline.events import batch_of
+from offline.events import Reading, batch_of
+from offline.replaying import log_of
 from offline.reseed_command import Request, run
 from offline.settings import Settings
 from offline.shelf import Shelf
+from streamer.adapters.declaration_file import load
 from streamer.adapters.history import EVENTS, HistoryWriter, Kind, day_of, open_store
-from tests.offlinekit import BEGIN_DAY, DAY_MS, FakeHistory, end_of, shop
+from tests.offlinekit import BEGIN_DAY, DAY_MS, FakeHistory, batches, end_of, shop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,3 +108,22 @@ def test_a_poisoned_night_leaves_the_version_in_force(history: str, tmp_path: Pa
 def test_there_is_an_error_where_there_is_no_history(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["reseed", str(tmp_path), "--models", str(tmp_path / "m")])
     assert "there is no history at" in str(result.exception)
+
+
+def test_a_backtest_of_a_history_is_that_of_its_events(history: str) -> None:
+    def played(source: str, *arguments: str) -> Any:
+        words = ["backtest", source, "--k", "3", "--first-model", "2024-11-02", "--policy", "default", "--json", *arguments]
+        result = CliRunner().invoke(app, words)
+        assert 0 == result.exit_code, (result.output, result.exception)
+        return json.loads(result.stdout)
+
+    read, _ = backtest_command.read(history, None, None, Settings())
+    known = log_of(Reading(load(None)), batches(ROWS))
+    assert known.rows.time.tolist() == read.rows.time.tolist()
+    assert known.spending.amount.tolist() == read.spending.amount.tolist()
+    assert known.rows.slot.tolist() == read.rows.slot.tolist()
+    told = played(history, "--until", "2024-11-08")
+    assert ("2024-11-02", "2024-11-08") == (told["first_model"], told["until"])
+    days = [(one["day"], one["customers"]) for one in told["policies"][0]["days"]]
+    assert [(f"2024-11-0{n}", 90) for n in range(3, 9)] == days
+    assert LAST_DAY == played(history)["until"]
