@@ -301,14 +301,6 @@ BUGS = (
         40002,
         edit(Settlement, "agree", ("self._differing(met)", "()")),
     ),
-    bug(
-        "read_to_lso, fork_kept",
-        "what was published is read to the high watermark, once no transaction is open (7d)",
-        POSITIONS_FIRST,
-        0,
-        edit(FakeTopicReader, "bounds", ("log.high", "log.stable")),
-        FORK_KEPT,
-    ),
     bug("fetched", "the membership is that of the last poll, never fetched at commit time (2)", FROZEN, 40005, FETCHED),
     bug("no_reread, fetched", "the owners are read again before a transaction is committed (3)", STALLS, 40000, NO_REREAD, FETCHED),
     # The model's table ends here.
@@ -501,6 +493,17 @@ BUGS = (
         180028,
         edit(Settlement, "agree", ("max(head[CLOCK], told.since)", "head[CLOCK]")),
     ),
+)
+
+UNSEEN = (
+    bug(
+        "read_to_lso, fork_kept",
+        "what was published is read to the high watermark, once no transaction is open (7d)",
+        POSITIONS_FIRST,
+        0,
+        edit(FakeTopicReader, "bounds", ("log.high", "log.stable")),
+        FORK_KEPT,
+    ),
     bug(
         "fork_kept",
         "a state that knows more than was told is not mended, but rebuilt from nothing (7d)",
@@ -509,6 +512,7 @@ BUGS = (
         FORK_KEPT,
     ),
 )
+"""Rules whose absence hundreds of schedules did not show, though they are needed; the exhaustive model shows the first."""
 
 BELT_AND_BRACES = (
     bug("kafka_first", "Redis first, then Kafka (1, 2)", ZOMBIES, 0, put(Worker, "carry_out", _kafka_first)),
