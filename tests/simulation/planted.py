@@ -355,7 +355,7 @@ BUGS = (
         "withdraws_all",
         "when one partition is withdrawn from a transaction, the others are published again (3)",
         ZOMBIES,
-        60183,
+        400311,
         edit(ExactlyOnce, "withdraw", ("        self.send(others)\n", "")),
     ),
     bug(
