@@ -48,7 +48,7 @@ def written(draw: st.DrawFn) -> dict[str, Any]:
             "part": st.integers(0, 1),
             "cause": st.integers(0, len(CAUSES) - 1),
             "before": before,
-            "after": codes,
+            "after": codes | st.just(NO_SEGMENT),
             "version": st.integers(0, 2**53),
             "distance": REAL,
             "margin": REAL,
@@ -57,10 +57,11 @@ def written(draw: st.DrawFn) -> dict[str, Any]:
             **dict.fromkeys(("offset", "since", "occurred", "model", "epoch"), WHOLE),
         }
     )
+    rows = [row if row["after"] else {**row, "before": draw(codes)} for row in draw(st.lists(row, max_size=6))]  # who leaves was somewhere
     return {
         "names": names,
         "customers": customers,
-        "rows": draw(st.lists(row, max_size=6)),
+        "rows": rows,
         "features": [f"{draw(TEXTS)}{i}" for i in range(f)],
         "topic": draw(TEXTS),
         "origin": draw(st.sampled_from(["live", "replay"])),
@@ -94,13 +95,15 @@ def expected(case: Mapping[str, Any], row: Mapping[str, Any]) -> bytes:
 
     customer = case["customers"][row["slot"]]
     order = sorted(range(len(row["vote"])), key=lambda j: -abs(row["vote"][j]))[:3]
+    left = row["after"] == NO_SEGMENT
+    told = row["before"] if left else row["after"]
     record = {
         "change_id": change_id(case["topic"], customer.encode(), row["version"]),
         "customer_id": customer,
         "version": row["version"],
-        "status": "entered",
-        "segment_id": segment(row["after"]),
-        "segment_name": "new" if row["after"] == NEW_SEGMENT else case["names"][row["after"] - FIRST_CODE],
+        "status": "exited" if left else "entered",
+        "segment_id": segment(told),
+        "segment_name": "new" if told == NEW_SEGMENT else case["names"][told - FIRST_CODE],
         "previous_segment_id": segment(row["before"]),
         "previous_since": None if row["before"] == NO_SEGMENT else row["since"],
         "cause": CAUSES[row["cause"]],
@@ -111,7 +114,9 @@ def expected(case: Mapping[str, Any], row: Mapping[str, Any]) -> bytes:
         "feature_version": "ab" * 8,
         "distance": row["distance"],
         "margin": row["margin"],
-        "top_features": [{"name": case["features"][j], "value": row["feature"][j], "z": row["vote"][j] / VOTE_ONE} for j in order],
+        "top_features": []
+        if left
+        else [{"name": case["features"][j], "value": row["feature"][j], "z": row["vote"][j] / VOTE_ONE} for j in order],
         "source": {"topic": case["topic"], "partition": case["numbers"][row["part"]], "offset": row["offset"]},
         "origin": case["origin"],
         "run_id": case["run_id"],

@@ -469,3 +469,39 @@ def test_the_packaged_declaration_runs_through() -> None:
     names = [feature.name for feature in stream.declaration.features]
     values = dict(zip(names, stream.features(T0 + DAY_MS)[0].tolist(), strict=True))
     assert (1000.0, 1.0, 1.0, 1.0) == tuple(values[name] for name in ("spend_30d", "views_7d", "active_days_30d", "categories_90d"))
+
+
+# Time
+
+SILENT = {
+    "measures": {"last": {"last": "any"}, "events": {"lifetime_count": "any"}},
+    "features": {"since": {"recency": "last", "cap": "30d"}},
+    "eligibility": {"events": 1},
+}
+
+
+def silent() -> Stream:
+    """Begin with a segment for each day of silence."""
+    stream = Stream.of(SILENT)
+    f = np.ones(1)
+    scaling = Scaling(0 * f, 100 * f, 0 * f, f, f)
+    stream.adopt(version_of(stream.declaration, [[day] for day in range(8)], scaling=scaling, decision=AT_ONCE), 0, 0, NEVER)
+    return stream
+
+
+@pytest.mark.parametrize("days", range(1, 8))
+def test_every_boundary_is_told_of_however_many_there_are_at_once(days: int) -> None:
+    def told(stream: Stream) -> list[tuple[str, int, int, str]]:
+        return [(c.customer, c.after - FIRST_CODE, (c.occurred - T0) // DAY_MS, c.cause) for c in stream.changes]
+
+    expected = [("ann", 1, 0, "first_seen"), *(("ann", 1 + day, day, "decay") for day in range(1, days + 1))]
+    swept, awake, late = silent(), silent(), silent()
+    for stream in (swept, awake):
+        stream.fold([Event(0, 0, event("view", T0))])
+    swept.tick(0, T0 + days * DAY_MS)
+    assert expected == told(swept)
+    awake.fold([Event(0, 1, event("view", T0 + days * DAY_MS + 1))])
+    assert [*expected, ("ann", 1, days, "behaviour")] == told(awake)
+    late.fold([Event(0, 0, event("view", T0 + days * DAY_MS, "bob"))])
+    late.fold([Event(0, 1, event("view", T0))])
+    assert expected == told(late)[1:]
