@@ -188,7 +188,7 @@ class Replay:
     def adopt(self, version: ModelVersion, at: int) -> Moves:
         """Adopt a version, and judge everybody by it as of an instant."""
         self._versions[version.version] = version
-        self._data = adopt_version(self._data, version, self._next, at)
+        self._data = adopt_version(self._data, version, self._data.adopted + 1, self._next, at)
         return self._sweep()
 
     def learn(self, centroids: I64 | None = None) -> None:

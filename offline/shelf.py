@@ -16,8 +16,9 @@ from pyarrow import fs as arrow_fs
 
 from offline.gate import Spread
 from streamer.adapters.avro import codec
+from streamer.adapters.avro.model_records import decoded, encoded
 from streamer.core.errors import Corrupt, Misconfigured, Unavailable
-from streamer.core.model import digest, from_record
+from streamer.core.model import digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from offline.reseed import Candidate
     from streamer.core.model import ModelVersion
 
-MODEL = "model_version"
 REFUSED = "refused"
 DIGITS = 6
 SHORT = 12
@@ -49,7 +49,7 @@ class Kept:
 
 def body_of(version: ModelVersion) -> bytes:
     """Write a version's body, the bytes that its SHA-256 is of."""
-    return codec.encode(MODEL, version.record())
+    return encoded(version)
 
 
 class Shelf:
@@ -92,7 +92,7 @@ class Shelf:
         """
         body = body_of(candidate.version)
         sha256 = digest(body).hex()
-        stem = f"{self._name}-{candidate.version.version:0{DIGITS}d}"
+        stem = self._stem(candidate.version)
         path = stem if candidate.verdict.passed else f"{REFUSED}/{stem}-{sha256[:SHORT]}"
         present = self._bytes(f"{path}.avro")
         if present is not None and present != body:
@@ -104,6 +104,46 @@ class Shelf:
         self._write(f"{path}.avro", body)  # last: it is what makes the version one
         return Kept(candidate.version, sha256, details, refused=not candidate.verdict.passed)
 
+    def accept(self, kept: Kept, reason: str) -> Kept:
+        """Keep a refused candidate as the version of its number, since a person says so; the reason is kept with it.
+
+        Raises:
+            Misconfigured: another version has the number already.
+            Unavailable: the directory can't be written.
+
+        """
+        details = {**kept.details, "gate": {**kept.details.get("gate", {}), "forced": reason, "passed": True}}
+        return self._keep(kept.version, body_of(kept.version), details)
+
+    def fetch(self, body: bytes) -> Kept | None:
+        """Keep a version that was published by somebody else, such as the stream's own first model; None where it is there already.
+
+        Raises:
+            Misconfigured: another version has the number already.
+            Unavailable: the directory can't be written.
+
+        """
+        version = decoded(body)
+        stem = self._stem(version)
+        if self._bytes(f"{stem}.avro") == body:
+            return None
+        return self._keep(version, body, {"sha256": digest(body).hex(), "version": version.record(), "fetched": True})
+
+    def _stem(self, version: ModelVersion) -> str:
+        return f"{self._name}-{version.version:0{DIGITS}d}"
+
+    def _keep(self, version: ModelVersion, body: bytes, details: dict[str, Any]) -> Kept:
+        stem = self._stem(version)
+        present = self._bytes(f"{stem}.avro")
+        if present is not None and present != body:
+            message = (
+                f"{self.url}/{stem}.avro is another version under this number: look at both (`offline models show`), and re-seed upon it"
+            )
+            raise Misconfigured(message)
+        self._write(f"{stem}.json", json.dumps(details, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False).encode())
+        self._write(f"{stem}.avro", body)  # last: it is what makes the version one
+        return Kept(version, digest(body).hex(), details)
+
     def _read(self, folder: str) -> Iterator[Kept]:
         place = f"{self._root}/{folder}".rstrip("/")
         found = self._fs.get_file_info(arrow_fs.FileSelector(place, allow_not_found=True))
@@ -114,7 +154,7 @@ class Shelf:
             path = f"{folder}/{stem}".lstrip("/")
             body, beside = self._bytes(f"{path}.avro") or b"", self._bytes(f"{path}.json")
             try:
-                version = from_record(codec.decode(MODEL, body))
+                version = decoded(body)
                 details = json.loads(beside) if beside is not None else {}
             except (codec.BodyRefused, ValueError) as error:
                 message = f"{self.url}/{path}: not a model version: {error}"

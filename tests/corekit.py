@@ -204,7 +204,7 @@ class Stream:
     def adopt(self, version: ModelVersion, part: int, at_offset: int, as_of: int) -> None:
         """Let a partition adopt a version."""
         self.versions[version.version] = version
-        self.states[part] = pack_state(adopt_version(self.data(part), version, at_offset, as_of))
+        self.states[part] = pack_state(adopt_version(self.data(part), version, self.data(part).adopted + 1, at_offset, as_of))
 
     def adopt_epoch(self, part: int, epoch: int, centroids: I64) -> None:
         """Let a partition adopt an epoch; everybody has been swept."""

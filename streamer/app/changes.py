@@ -31,6 +31,7 @@ EXISTING, EXITED = "existing", "exited"
 RECONCILE = "reconcile"
 CHANGE_ID = "ce_id"
 CLOUD_EVENT_TYPE = b"segment_streamer.SegmentChange"
+TEXTS_KEPT = 8  # versions that partitions have adopted at a time: two, where one is on its way
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,7 @@ class ChangeWriter:
             ("content-type", b"application/avro"),
         )
         self._topic_number = outbox.topic_number(Topic.CHANGES)
-        self._names: dict[int, str] = {}
-        self._texts = self._made()
+        self._texts: list[tuple[dict[int, str], Texts]] = []  # by the names of their segments, the latest last
 
     def write(
         self,
@@ -92,19 +92,17 @@ class ChangeWriter:
         count: int,
         customers: Customers,
         numbers: Sequence[int],
-        names: Mapping[int, str],
+        names: Sequence[Mapping[int, str]],
         stamps: Mapping[int, Headers],
         detected_at: int,
         wanted: Bool,
     ) -> dict[int, Written]:
         """Write those of the first `count` changes that are `wanted`, (count,).
 
-        `numbers` gives the Kafka partition of each of the batch's partitions, `names` every segment's name by its number, `stamps` the
-        headers that every record of a partition's commit bears. Returns each partition's changes in order.
+        `numbers` gives the Kafka partition of each of the batch's partitions, `names` the names of segments by their numbers in the version
+        that each has adopted, `stamps` the headers that every record of a partition's commit bears. Returns each partition's changes in
+        order.
         """
-        if self._names != names:
-            self._names = dict(names)
-            self._texts = self._made()
         ids, bounds = customers.ids.tobytes(), customers.id_bounds.tolist()
         slots = changes.slot[:count].tolist()
         joined = name_changes(
@@ -119,7 +117,7 @@ class ChangeWriter:
             frame = outbox.pack_headers((*headers, (CHANGE_ID, b"0" * ID_BYTES)))[:-ID_BYTES]
             place = Place(partition, self._topic_number, _array(frame), len(headers) + 1)
             packed, values = encode_changes(
-                self._texts, changes, count, customers.ids, customers.id_bounds, joined, chosen, place, detected_at
+                self._texts_of(names[part]), changes, count, customers.ids, customers.id_bounds, joined, chosen, place, detected_at
             )
             records = [
                 OutRecord(
@@ -188,11 +186,20 @@ class ChangeWriter:
             "run_id": origin.run_id,
         }
 
-    def _made(self) -> Texts:
-        """Lay out the texts; segment names are those of the numbers known so far."""
+    def _texts_of(self, names: Mapping[int, str]) -> Texts:
+        """Find the texts for a version's names of segments, or lay them out."""
+        for known, texts in self._texts:
+            if known == names:
+                return texts
+        texts = self._made(names)
+        self._texts = [*self._texts[1 - TEXTS_KEPT :], (dict(names), texts)]
+        return texts
+
+    def _made(self, named: Mapping[int, str]) -> Texts:
+        """Lay out the texts, with the names of segments by their numbers."""
         origin = self._origin
-        codes = range(max(self._names, default=0) + FIRST_CODE + 1)
-        names = [NEW if code == NEW_SEGMENT else self._names.get(code - FIRST_CODE, "") for code in codes]
+        codes = range(max(named, default=0) + FIRST_CODE + 1)
+        names = [NEW if code == NEW_SEGMENT else named.get(code - FIRST_CODE, "") for code in codes]
         run = b"\0" if origin.run_id is None else b"\2" + _avro(origin.run_id)
         return Texts(
             prefix=self._prefix,

@@ -94,7 +94,7 @@ def decide(tools: Tools, settings: Settings, partitions: Sequence[Owned], sums: 
         folded.changed,
         folded.customers,
         numbers,
-        tools.shelf.names,
+        [tools.shelf.names(owned.data.model) for owned in partitions],
         stamps,
         tools.clock.now_ms(),
         told,

@@ -85,8 +85,8 @@ class Decisions:
                 return
             owned.script.popleft()
             if entry.kind == journal.VERSION:
-                version = self._tools.shelf.get(entry.model)
-                self._adopt(owned, adopt_version(owned.data, version, entry.at_offset, entry.as_of), entry, told=True)
+                version = self._told_of(entry, owned.number)
+                self._adopt(owned, adopt_version(owned.data, version, entry.epoch, entry.at_offset, entry.as_of), entry, told=True)
             elif entry.kind == journal.EPOCH and owned.data.centroids is not None:
                 self._adopt(owned, adopt_epoch(owned.data, entry.epoch, entry.centroids(owned.data.centroids.shape)), entry, told=True)
             elif entry.kind != journal.EPOCH:
@@ -105,16 +105,30 @@ class Decisions:
                 continue
             if not data.swept:
                 continue  # nothing is adopted before every customer has been judged by what was adopted last
-            if said.model > data.model:
-                self.adopt_version(owned, self._tools.shelf.get(said.model))
-            elif said.model == data.model and said.epoch > data.epoch:
+            if said.epoch > data.adopted and said.model != data.model:
+                self.adopt_version(owned, self._tools.shelf.get(said.model), said.first_epoch)
+            elif said.epoch > data.adopted:
                 self.adopt_epoch(owned, said.epoch, said.centroids)
 
+    def _told_of(self, entry: journal.Entry, partition: int) -> ModelVersion:
+        """Find the version that the journal names."""
+        version, found = self._tools.shelf.get(entry.model), self._tools.shelf.digest(entry.model)
+        if entry.payload != found:
+            message = (
+                f"the journal of partition {partition} names version {entry.model} by the SHA-256 {entry.payload.hex()}, "
+                f"and the models' topic has another one under this number ({found.hex()}): restore the topic"
+            )
+            raise Corrupt(message)
+        return version
+
     def adopt_version(
-        self, owned: Owned, version: ModelVersion, announce: Mapping[str, bytes] = NOTHING, also: Sequence[OutRecord] = ()
+        self, owned: Owned, version: ModelVersion, epoch: int, announce: Mapping[str, bytes] = NOTHING, also: Sequence[OutRecord] = ()
     ) -> None:
-        """Adopt a version where the partition is; `also` is published with it, `announce` written in the same step."""
-        adopted = adopt_version(owned.data, version, owned.next_offset, owned.data.watermark)
+        """Adopt a version where the partition is, as the epoch of that number.
+
+        `also` is published with it, `announce` written in the same step.
+        """
+        adopted = adopt_version(owned.data, version, epoch, owned.next_offset, owned.data.watermark)
         self._adopt(owned, adopted, journal.version_entry(adopted, self._tools.shelf.digest(version.version)), announce, also)
 
     def adopt_epoch(self, owned: Owned, epoch: int, centroids: I64) -> None:

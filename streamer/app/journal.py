@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ENTRY = "journal_entry"
 VERSION, EPOCH, QUARANTINE, TICK = "version", "epoch", "quarantine", "tick"
+ADOPTIONS = (VERSION, EPOCH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +91,10 @@ def quarantine_entry(data: PartitionData, at_offset: int) -> Entry:
 def read(records: Iterable[LogRecord]) -> list[Entry]:
     """Read entries, dropping repetitions: the journal may hold an entry twice in at-least-once mode.
 
-    Adoptions grow in (model, epoch), ticks in time.
+    Adoptions grow in their epochs, ticks in time.
     """
     entries: list[Entry] = []
-    adopted = (0, -1)
+    adopted = -1
     ticked = NEVER
     passed_over: set[int] = set()
     for r in records:
@@ -109,8 +110,10 @@ def read(records: Iterable[LogRecord]) -> list[Entry]:
             if entry.as_of > ticked:
                 ticked = entry.as_of
                 entries.append(entry)
-        elif (entry.model, entry.epoch) > adopted:
-            adopted = (entry.model, entry.epoch)
+        elif entry.kind not in ADOPTIONS:
+            entries.append(entry)  # who follows must stop there
+        elif entry.epoch > adopted:
+            adopted = entry.epoch
             entries.append(entry)
     return entries
 
@@ -121,7 +124,7 @@ def script(entries: Iterable[Entry], data: PartitionData, next_offset: int) -> d
     def is_due(entry: Entry) -> bool:
         if entry.kind == TICK:
             return entry.as_of > data.ticked
-        return entry.at_offset >= next_offset if entry.kind == QUARANTINE else (entry.model, entry.epoch) > (data.model, data.epoch)
+        return entry.epoch > data.adopted if entry.kind in ADOPTIONS else entry.at_offset >= next_offset
 
     return deque(entry for entry in entries if is_due(entry))
 
@@ -143,8 +146,8 @@ def leads_to(entries: Sequence[Entry], data: PartitionData, next_offset: int, fi
         return False
     if any(entry.at_offset > next_offset for entry in taken_ticks) or any(e.at_offset < next_offset for e in ticks[len(taken_ticks) :]):
         return False
-    adoptions = [entry for entry in entries if entry.kind in (VERSION, EPOCH)]
-    taken = [entry for entry in adoptions if (entry.model, entry.epoch) <= (data.model, data.epoch)]
+    adoptions = [entry for entry in entries if entry.kind in ADOPTIONS]
+    taken = [entry for entry in adoptions if entry.epoch <= data.adopted]
     if any(entry.at_offset < next_offset for entry in adoptions[len(taken) :]):
         return False
     if not taken or data.centroids is None or fixed_centroids is None:

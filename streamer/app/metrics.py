@@ -73,7 +73,12 @@ METRICS = (
     Definition("streamer_refused_share", "gauge", ("partition",), "Share of about the last 1,000 records that were refused."),
     Definition("streamer_watermark_seconds", "gauge", ("partition",), "The partition's event time, seconds since 1970."),
     Definition("streamer_model_version", "gauge", ("partition",), "Model version that the partition has adopted; 0 for none."),
-    Definition("streamer_model_epoch", "gauge", ("partition",), "Epoch of the version that the partition has adopted."),
+    Definition(
+        "streamer_model_epoch",
+        "gauge",
+        ("partition",),
+        "Epoch of the version that the partition has adopted; numbered on from version to version.",
+    ),
     Definition("streamer_rebuild_backlog", "gauge", ("partition",), "Records that a rebuild has still to take in; 0 where there is none."),
     Definition("streamer_sweep_backlog", "gauge", ("partition",), "Customers that the sweep has yet to come by."),
     Definition("streamer_customers", "gauge", ("segment", "name"), "Customers by segment, in this worker's partitions."),

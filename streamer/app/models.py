@@ -6,41 +6,29 @@ under its number.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from streamer.adapters.avro import codec, wire
+from streamer.adapters.avro.model_records import body_of, decoded, key
 from streamer.core.errors import Corrupt
-from streamer.core.model import ModelVersion, digest, from_record
-from streamer.core.ports import OutRecord, Topic
+from streamer.core.model import digest
+from streamer.core.ports import Topic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-    from streamer.core.ports import StateStore, TopicReader
+    from streamer.core.model import ModelVersion
+    from streamer.core.ports import OutRecord, StateStore, TopicReader
 
-MODEL = "model_version"
 ANNOUNCED = "model"  # the name under which partition 0's owner tells which epoch to judge by
 READ_TIMEOUT_S = 30.0
+NO_NAMES: Mapping[int, str] = MappingProxyType({})
 
 
 def stored_name(version: int) -> str:
     """Name Redis's copy of a version."""
     return f"version:{version}"
-
-
-def encoded(version: ModelVersion) -> bytes:
-    """Write a version's body, the bytes that its SHA-256 is of."""
-    return codec.encode(MODEL, version.record())
-
-
-def key(version: ModelVersion) -> bytes:
-    """Give the key of a version's record: its name and number, so that no version is ever compacted away."""
-    return f"{version.name}:{version.version}".encode()
-
-
-def record(version: ModelVersion, body: bytes, schema_id: wire.SchemaId) -> OutRecord:
-    """Write a version as an outbox record."""
-    return OutRecord(Topic.MODELS, None, key(version), wire.framed(body, schema_id), ())
 
 
 class ModelShelf:
@@ -53,7 +41,7 @@ class ModelShelf:
         self._name = name
         self._partitions = partitions
         self.known: dict[int, ModelVersion] = {}
-        self.names: dict[int, str] = {}
+        self._names: dict[int, Mapping[int, str]] = {}
         self._bodies: dict[int, bytes] = {}
         self._copy_first = copy_first
         self._unpublished: set[int] = set()
@@ -64,14 +52,21 @@ class ModelShelf:
         if not published:
             self._unpublished.add(version.version)
         self._bodies[version.version] = body
-        self.names |= {segment.number: segment.name for segment in version.segments}
+        self._names[version.version] = {segment.number: segment.name for segment in version.segments}
+
+    def names(self, version: int) -> Mapping[int, str]:
+        """Give a version's names of its segments by their numbers; none for 0."""
+        if not version:
+            return NO_NAMES
+        self.get(version)
+        return self._names[version]
 
     def learn(self, records: Iterable[OutRecord]) -> None:
         """Remember the versions in an outbox that may not be published yet."""
         for one in records:
             if one.topic is Topic.MODELS and one.value is not None:
                 body = one.value[wire.opening(one.value, one.headers).body :]
-                self.put(from_record(codec.decode(MODEL, body)), body, published=False)
+                self.put(decoded(body), body, published=False)
 
     def published(self, version: int) -> None:
         """Take in that a version is on the topic."""
@@ -82,6 +77,7 @@ class ModelShelf:
         for version in self._unpublished:
             self.known.pop(version, None)
             self._bodies.pop(version, None)
+            self._names.pop(version, None)
         self._unpublished.clear()
 
     def body(self, version: int) -> bytes:
@@ -112,16 +108,16 @@ class ModelShelf:
                 )
                 raise Corrupt(message)
             try:
-                self.put(from_record(codec.decode(MODEL, body)), body, published=published)
+                self.put(decoded(body), body, published=published)
             except (codec.BodyRefused, ValueError) as error:
                 message = f"version {version} of model {self._name!r} can't be read: {error}"
                 raise Corrupt(message) from error
         return self.known[version]
 
     def _on_topic(self, version: int) -> bytes | None:
-        wanted = f"{self._name}:{version}".encode()
+        wanted = key(self._name, version)
         for partition in range(self._partitions):
             for found in reversed(self._reader.read(Topic.MODELS, partition, 0, READ_TIMEOUT_S)):
                 if found.key == wanted and found.value is not None:
-                    return found.value[wire.opening(found.value, found.headers).body :]
+                    return body_of(found)
         return None

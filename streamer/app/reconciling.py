@@ -85,7 +85,8 @@ class Reconciler:
         data = replace(data, reconcile_cursor=str(cursor or DONE), reconciled=data.reconciled + len(packed.id_bounds) - 1)
         commit_id = tools.clock.token()
         mark = stamp(commit_id, owned.next_offset)
-        records = tools.changes.write_again(members, owned.number, owned.next_offset, tools.shelf.names, mark, tools.clock.now_ms())
+        names = tools.shelf.names(data.model)
+        records = tools.changes.write_again(members, owned.number, owned.next_offset, names, mark, tools.clock.now_ms())
         body = pack_state(data), outbox.pack(records), NO_PROFILES
         commit = Commit(owned.number, owned.token, owned.commit_id, commit_id, owned.next_offset, *body, announce={}, clears=owned.clears)
         return commit, data, records

@@ -48,7 +48,7 @@ def part(tools: Tools, settings: Settings, owned: Owned, hands: Hands) -> None:
     commit_id, data = tools.clock.token(), replace(owned.data, strays=bool(owned.strays))
     left = [_left(owned, customer, told) for customer, told in some]
     mark = stamp(commit_id, owned.next_offset)
-    records = tools.changes.write_again(left, owned.number, owned.next_offset, tools.shelf.names, mark, tools.clock.now_ms())
+    records = tools.changes.write_again(left, owned.number, owned.next_offset, tools.shelf.names(data.model), mark, tools.clock.now_ms())
     packed = pack_state(data), outbox.pack(records), NO_PROFILES
     commit = Commit(owned.number, owned.token, owned.commit_id, commit_id, owned.next_offset, *packed, announce={})
     hands.carry_out([(commit, data)], records)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from streamer.app.first_model import FirstModel
     from streamer.app.intake import Intake, Taken
     from streamer.app.models import ModelShelf
+    from streamer.app.promotions import Promotions
     from streamer.app.publishing import Publishing
     from streamer.app.recording import Recorder
     from streamer.core.ports import EventLog, StateStore, Topic, TopicReader
@@ -66,6 +67,7 @@ class Tools:
     first_model: FirstModel | None
     recorder: Recorder = field(default_factory=NoRecorder)
     pseudonyms: Pseudonyms = field(default_factory=Pseudonyms)
+    promotions: Promotions | None = None  # None: nobody promotes
 
 
 @dataclass(slots=True)

@@ -69,13 +69,13 @@ def warm(declaration: Declaration, intake: Intake, changes: ChangeWriter) -> Non
     scaling = Scaling(nothing, ones, nothing, ones, ones)
     made = {"created_at": 0, "as_of": 0, "quality": {}, "provenance": {}}
     version = assemble(declaration, "warm", scaling, np.zeros((2, f)), np.ones(2, np.int64), Decision(), made)
-    data = [adopt_version(PartitionData(declaration.version), version, 0, 0)]
+    data = [adopt_version(PartitionData(declaration.version), version, 0, 0, 0)]
     judge = stack_judge(data, {1: version}, declaration)
     taken = intake.take(made_up(), np.zeros(1, np.int32))
     parts = Parts((0,), judge, stack_sums(data, judge), np.zeros(1, np.int64), 0)
     folded = fold_batch(intake.plan, parts, taken, {}, _nobody)
     names, wanted = {1: "a", 2: "b"}, np.ones(folded.changed, np.bool_)
-    changes.write(folded.changes, folded.changed, folded.customers, (0,), names, {0: ()}, MADE_UP_MS, wanted)
+    changes.write(folded.changes, folded.changed, folded.customers, (0,), [names], {0: ()}, MADE_UP_MS, wanted)
     profiles = folded.profiles(0)
     work = unpack(intake.plan, profiles.values, profiles.bounds, np.zeros(1, np.int64))
     votes(version.transforms, scaling, features_as_of(intake.plan, work, MADE_UP_MS))

@@ -13,6 +13,7 @@ from uuid import UUID
 import schemas
 from streamer.adapters import memory
 from streamer.adapters.avro import codec, wire
+from streamer.adapters.avro.model_records import MODEL
 from streamer.adapters.avro.writer_schemas import WriterSchemas
 from streamer.adapters.clustering import KMeansFitter
 from streamer.adapters.declaration_file import load as load_declaration
@@ -47,8 +48,9 @@ from streamer.app.logs import Pseudonyms
 from streamer.app.long_log import LongLog
 from streamer.app.looking import Needs, Place, Sources
 from streamer.app.metrics import Metrics
-from streamer.app.models import ANNOUNCED, MODEL, ModelShelf
+from streamer.app.models import ANNOUNCED, ModelShelf
 from streamer.app.probes import probes
+from streamer.app.promotions import Promotions
 from streamer.app.publishing import AtLeastOnce, ExactlyOnce
 from streamer.app.recording import NoRecorder
 from streamer.app.tools import Settings, Tools
@@ -209,7 +211,7 @@ def worker(config: Config, recorder: Recorder | None = None, around: Around = _n
     ids = schema_ids(config, source)
     reader = around("reader", topic_reader(config))
     intake = make_intake(config, declaration, source)
-    follow = config.journal.follow
+    follow, own_partitions = config.journal.follow, _own_partitions(config)
     changes = change_writer(config, declaration, ids[CHANGE])
     warm(declaration, intake, changes)  # before the group counts on this worker
     event_log: EventLog = KafkaEventLog(
@@ -227,12 +229,13 @@ def worker(config: Config, recorder: Recorder | None = None, around: Around = _n
         clock=SystemClock(),
         intake=intake,
         changes=changes,
-        shelf=ModelShelf(store, reader, config.model.name),
+        shelf=ModelShelf(store, reader, config.model.name, own_partitions[Topic.MODELS]),
         first_model=FirstModel(declaration, intake.plan, _first_fit(config), KMeansFitter())
         if config.model.first_fit.enabled and not follow
         else None,
         recorder=recorder or NoRecorder(),
         pseudonyms=Pseudonyms(None if config.log.customer_key is None else config.log.customer_key.reveal()),
+        promotions=None if follow else Promotions(reader, config.model.name, declaration, own_partitions[Topic.MODELS]),
     )
     settings = Settings(
         topic=config.topics.events,
@@ -248,7 +251,7 @@ def worker(config: Config, recorder: Recorder | None = None, around: Around = _n
         follow=follow,
         exactly_once=config.transactions == "on",
         deaths_max=config.limits.deaths_max,
-        topic_partitions=_own_partitions(config),
+        topic_partitions=own_partitions,
         journal_schema=ids[ENTRY],
         models_schema=ids[MODEL],
     )

@@ -401,6 +401,21 @@ def _look(plan: Plan, judge: Judge, work: Work, u: int, p: int, as_of: int, valu
 
 
 @compiled_uncounted
+def _version_moves(
+    plan: Plan, judge: Judge, work: Work, u: int, p: int, current: int, target: int, before: int, changes: Changes, c: int
+) -> bool:
+    """Tell whether a new version alone moves a customer from the place `current` to the place `target`.
+
+    It does if it moves them there as of the time `before` that they were last judged at; row `c` of `changes` is written over.
+    """
+    vote = changes.vote[c]
+    _look(plan, judge, work, u, p, before, changes.feature[c], vote)
+    near, distance = _nearest(vote, judge.centroid[p], judge.size[p])
+    moved: bool = _decide(judge, p, vote, current, near, distance, before - work.head[u, SINCE]) == target
+    return moved
+
+
+@compiled_uncounted
 def _judge(
     plan: Plan,
     judge: Judge,
@@ -434,7 +449,13 @@ def _judge(
         near, distance = _nearest(vote, judge.centroid[p], judge.size[p])
         target = _decide(judge, p, vote, current, near, distance, as_of - head[SINCE])
         after = FIRST_CODE + judge.number[p, target]
-    cause = _cause(judge, p, head, work.vote[u], target, before, due) if after != code else due
+    cause = due
+    if after != code and due == MODEL_RESEED and current >= 0 and target >= 0 and before < as_of:
+        if not _version_moves(plan, judge, work, u, p, current, target, before, changes, c):
+            cause = wide(DECAY)
+        _look(plan, judge, work, u, p, as_of, changes.feature[c], vote)
+    elif after != code:
+        cause = _cause(judge, p, head, work.vote[u], target, before, due)
     if head[HELD]:
         _vote_out(work, u, sums, p)
     if near >= 0:

@@ -210,6 +210,22 @@ def _faults(
     yield not all(0 <= margin <= 1 for margin in margins), f"margins are {margins}, not from 0 to 1"
 
 
+def unfit(version: ModelVersion, declaration: Declaration) -> str | None:
+    """Say why customers can't be judged by a version under a declaration, and what to do; None where they can."""
+    if version.feature_version != declaration.version:
+        return (
+            f"version {version.version} of model {version.name!r} is of feature version {version.feature_version}, the declaration that is "
+            f"running is {declaration.version}: fit a version with that declaration, or run the other one in a new `app.namespace`"
+        )
+    names, transforms = (tuple(getattr(feature, name) for feature in declaration.features) for name in ("name", "transform"))
+    measures = {measure.name for measure in declaration.lifetimes}
+    unknown = sorted({measure for measure, _ in version.eligibility} - measures)
+    if (version.features, version.transforms) != (names, transforms) or unknown:
+        what = f"its eligibility asks for {', '.join(unknown)}" if unknown else "its features are others"
+        return f"version {version.version} of model {version.name!r} does not fit the declaration of its own feature version: {what}"
+    return None
+
+
 @compiled
 def features_as_of(plan: Plan, work: Work, as_of: int) -> F64:
     """Compute every feature of every customer as of a time, (u, f)."""

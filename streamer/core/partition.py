@@ -49,7 +49,8 @@ class Learned:
 class PartitionData:
     """One partition's own knowledge. `model` is 0 before the first version; then `centroids` (k, f) are those of the adopted epoch.
 
-    `k` counts the version's segments that are not retired, in their order.
+    `k` counts the version's segments that are not retired, in their order. Epochs are numbered on from version to version, so that a number
+    names one set of centroids for ever, also where an older version is adopted again.
     """
 
     feature_version: str
@@ -57,6 +58,7 @@ class PartitionData:
     began: int = -NEVER  # the earliest event time
     model: int = 0
     epoch: int = 0
+    first_epoch: int = 0  # the one that the version began with: the centroids of its fit
     as_of: int = NEVER
     at_offset: int = 0
     cursor: str = DONE  # of the sweep
@@ -71,6 +73,11 @@ class PartitionData:
     reconciled: int = 0  # profiles it has come by so far
     centroids: I64 | None = None
     learned: Learned | None = None
+
+    @property
+    def adopted(self) -> int:
+        """Give the number of the epoch that was adopted last, of whatever version; -1 before the first."""
+        return self.epoch if self.model else -1
 
     @property
     def reconciling(self) -> bool:
@@ -133,8 +140,8 @@ def unpack_state(packed: bytes) -> PartitionData:
     return PartitionData(**header, centroids=centroids.reshape(k, f), learned=learned)
 
 
-def adopt_version(data: PartitionData, version: ModelVersion, at_offset: int, as_of: int) -> PartitionData:
-    """Adopt a version at an offset: sums begin anew, and a sweep begins.
+def adopt_version(data: PartitionData, version: ModelVersion, epoch: int, at_offset: int, as_of: int) -> PartitionData:
+    """Adopt a version at an offset, as the epoch of that number: sums begin anew, and a sweep begins.
 
     Customers are judged as of `as_of`, or as of their clock if it is later.
     """
@@ -142,7 +149,8 @@ def adopt_version(data: PartitionData, version: ModelVersion, at_offset: int, as
     return replace(
         data,
         model=version.version,
-        epoch=0,
+        epoch=epoch,
+        first_epoch=epoch,
         as_of=as_of,
         at_offset=at_offset,
         cursor=BEGINS,
@@ -235,19 +243,21 @@ def unstack_sums(sums: Sums, i: int, k: int) -> Learned:
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """What partition 0's owner tells the others to judge by: an epoch of a version."""
+    """What partition 0's owner tells the others to judge by: an epoch of a version, which began with the epoch `first_epoch`."""
 
     model: int
     epoch: int
+    first_epoch: int
     centroids: I64  # (k, f)
 
     def pack(self) -> bytes:
-        """Pack as 64-bit little-endian integers: version, epoch, k, f, then the centroids."""
+        """Pack as 64-bit little-endian integers: version, epoch, k, f, then the centroids, then the version's first epoch."""
         head = np.array([self.model, self.epoch, *self.centroids.shape], "<i8")
-        return head.tobytes() + self.centroids.astype("<i8").tobytes()
+        return head.tobytes() + self.centroids.astype("<i8").tobytes() + np.array([self.first_epoch], "<i8").tobytes()
 
     @classmethod
     def unpack(cls, packed: bytes) -> Announcement:
         """Unpack what `pack` packed."""
         model, epoch, k, f = (int(n) for n in np.frombuffer(packed, "<i8", 4))
-        return cls(model, epoch, np.frombuffer(packed, "<i8", offset=32).astype(np.int64).reshape(k, f))
+        centroids, first_epoch = np.split(np.frombuffer(packed, "<i8", offset=32).astype(np.int64), [k * f])
+        return cls(model, epoch, int(first_epoch[0]), centroids.reshape(k, f))

@@ -11,6 +11,7 @@ import numpy as np
 
 import schemas
 from streamer.adapters.avro import codec, wire
+from streamer.adapters.avro.model_records import MODEL, on_topic
 from streamer.adapters.avro.writer_schemas import WriterSchemas
 from streamer.adapters.registry import PackagedSchemas
 from streamer.app import checking, journal
@@ -18,7 +19,8 @@ from streamer.app.changes import CHANGE, EXISTING, RECONCILE, ChangeWriter, Orig
 from streamer.app.first_model import FirstFit, FirstModel
 from streamer.app.intake import Intake
 from streamer.app.journal import ENTRY
-from streamer.app.models import MODEL, ModelShelf
+from streamer.app.models import ModelShelf
+from streamer.app.promotions import Promotions
 from streamer.app.publishing import AtLeastOnce, ExactlyOnce
 from streamer.app.tools import Settings, Tools
 from streamer.app.worker import Worker
@@ -30,6 +32,7 @@ from streamer.core.partition import PartitionData, unpack_state
 from streamer.core.plan import plan
 from streamer.core.ports import Topic
 from streamer.core.profile import PRESENT, unpack
+from tests.fakes import promoting
 from tests.fakes.broker import FakeBroker, FakeEventLog, FakePublisher, FakeTopicReader
 from tests.fakes.clock import FakeClock
 from tests.fakes.faults import Faults
@@ -39,10 +42,12 @@ from tests.fakes.transactions import FakeTransactions
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from streamer.adapters.avro.model_records import OnTopic
     from streamer.adapters.avro.wire import SchemaId
     from streamer.app.first_model import Fitter
     from streamer.app.publishing import Publishing
     from streamer.core.columns import F64, I64, Headers
+    from streamer.core.model import ModelVersion
     from streamer.core.ports import EventLog, StateStore
     from streamer.core.profile import Work
 
@@ -101,6 +106,7 @@ class Job:
     clock: FakeClock = field(default_factory=FakeClock)
     run: str = "live"
     leader: str = "live"
+    promotes: bool = False  # whether workers look for versions that a person promotes
 
     def __post_init__(self) -> None:
         """Make the topics."""
@@ -150,6 +156,7 @@ class Job:
             changes=self.writer(),
             shelf=ModelShelf(store, reader, NAME),
             first_model=None if self.first_fit is None else FirstModel(self.declaration, self.plan, self.first_fit, self.fitter),
+            promotions=Promotions(reader, NAME, self.declaration) if self.promotes else None,
         )
         return Worker(Settings(INPUT, self.partitions, **how), self.declaration, tools)
 
@@ -185,6 +192,18 @@ class Job:
         """Ask to be told everybody's segment again, as `streamer reconcile` does."""
         self.asked = request, [log.high for log in self.broker.topics[self.topics(self.run)[Topic.CHANGES]]]
         self.store.ask(RECONCILE, request.encode())
+
+    def promote(self, version: ModelVersion, reason: str = "") -> None:
+        """Promote a version, as `offline models promote` does."""
+        promoting.promote(self.broker, self.topics(self.run)[Topic.MODELS], version, schema_id(MODEL), reason)
+
+    def on_topic(self) -> OnTopic:
+        """Read the topic of models."""
+        return on_topic(NAME, self.records(Topic.MODELS))
+
+    def version(self, number: int) -> ModelVersion:
+        """Find a version on the topic of models."""
+        return ModelShelf(self.store, self.reader, NAME).get(number)
 
     def step(self, *workers: Worker, rounds: int = 1, seconds: float = 0.2) -> None:
         """Let workers do some rounds each, in turn."""
@@ -271,6 +290,10 @@ class Job:
     def entries(self) -> list[journal.Entry]:
         """Give the journal's decisions."""
         return [entry for log in self.broker.topics[self.topics(self.run)[Topic.JOURNAL]] for entry in journal.read(log.committed())]
+
+    def journal_of(self, partition: int) -> list[journal.Entry]:
+        """Give one partition's decisions."""
+        return journal.read(self.broker.topics[self.topics(self.run)[Topic.JOURNAL]][partition].committed())
 
     def check(self) -> checking.Report:
         """Compare sums and profiles."""

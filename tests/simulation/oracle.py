@@ -85,7 +85,7 @@ class Replay:
                 self._sweep()
             elif entry.kind == journal.VERSION:
                 self._sweep()
-                self.data = adopt_version(self.data, self.rules.shelf.get(entry.model), entry.at_offset, entry.as_of)
+                self.data = adopt_version(self.data, self.rules.shelf.get(entry.model), entry.epoch, entry.at_offset, entry.as_of)
                 self._sweep()
             elif entry.kind == journal.EPOCH and self.data.centroids is not None:
                 self._sweep()
@@ -133,8 +133,9 @@ class Replay:
         learned = None if self.data.centroids is None else unstack_sums(sums, 0, len(self.data.centroids))
         self.data = PartitionData(**{**_fields(self.data), "watermark": int(watermark[0]), "began": began, "learned": learned})
         stamp: Headers = (("commit_id", b""), ("next_offset", b"0"))
+        names = [rules.shelf.names(self.data.model)]
         written = rules.writer.write(
-            changes, count, customers, (self.partition,), rules.shelf.names, {self.partition: stamp}, 0, np.ones(count, np.bool_)
+            changes, count, customers, (self.partition,), names, {self.partition: stamp}, 0, np.ones(count, np.bool_)
         )
         for one in written.values():
             self.changes += [plain(record.value) for record in one.records]

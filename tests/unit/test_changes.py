@@ -9,7 +9,7 @@ import numpy as np
 import xxhash
 
 from streamer.adapters.avro import codec, wire
-from streamer.app.changes import CHANGE, ChangeWriter, Origin, Written
+from streamer.app.changes import CHANGE, TEXTS_KEPT, ChangeWriter, Origin, Written
 from streamer.core.fold import make_changes
 from streamer.core.intake import Customers
 from streamer.core.profile import FIRST_CODE
@@ -24,13 +24,13 @@ def change_id(topic: str, customer: bytes, version: int) -> str:
     return "".join(xxhash.xxh64_hexdigest(half + whole) for half in (b"\0", b"\1"))
 
 
-def write(writer: ChangeWriter, wanted: list[bool] | None = None, names: dict[int, str] | None = None) -> dict[int, Written]:
+def write(writer: ChangeWriter, wanted: list[bool] | None = None, names: list[dict[int, str]] | None = None) -> dict[int, Written]:
     """Write ann's change on partition 4 and two of bob's on partition 9."""
     changes = make_changes(3, 2)
     changes.slot[:], changes.part[:], changes.version[:], changes.after[:] = [0, 1, 1], [0, 1, 1], [10, 11, 12], FIRST_CODE + 1
     stamps: dict[int, Any] = {4: (("commit_id", b"x"),), 9: (("commit_id", b"y"),)}
     chosen = np.array([True] * 3 if wanted is None else wanted)
-    return writer.write(changes, 3, CUSTOMERS, (4, 9), names or {1: "loyal"}, stamps, 5, chosen)
+    return writer.write(changes, 3, CUSTOMERS, (4, 9), names or 2 * [{1: "loyal"}], stamps, 5, chosen)
 
 
 def decoded(written: Written) -> list[dict[str, Any]]:
@@ -75,10 +75,11 @@ def test_what_is_not_wanted_is_not_written() -> None:
     assert {} == write(ChangeWriter(ORIGIN, 1), [False] * 3)
 
 
-def test_names_that_become_known_are_used_from_then_on() -> None:
+def test_each_partition_tells_the_names_of_the_version_that_it_has_adopted() -> None:
     writer = ChangeWriter(ORIGIN, 1)
-    assert "loyal" == decoded(write(writer)[4])[0]["segment_name"]
-    assert "dear" == decoded(write(writer, names={1: "dear", 2: "new ones"})[4])[0]["segment_name"]
+    for turn in range(2 * TEXTS_KEPT):  # more versions than are kept laid out
+        found = write(writer, names=[{1: f"dear {turn}", 2: "others"}, {1: "loyal"}])
+        assert (f"dear {turn}", "loyal") == tuple(decoded(found[place])[0]["segment_name"] for place in (4, 9))
 
 
 def test_a_schema_is_named_by_its_number_or_its_guid() -> None:

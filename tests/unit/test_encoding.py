@@ -151,7 +151,9 @@ def test_changes_equal_fastavros_bytes_and_the_outboxs_frames(case: dict[str, An
     stamps = dict.fromkeys(case["numbers"], STAMP)
     customers = customers_of(case["customers"])
     wanted = np.ones(len(rows), np.bool_)
-    found = writer.write(changes, len(rows), customers, case["numbers"], case["names"], stamps, case["now_ms"], wanted)
+    found = writer.write(
+        changes, len(rows), customers, case["numbers"], [case["names"]] * len(case["numbers"]), stamps, case["now_ms"], wanted
+    )
     for part, number in enumerate(case["numbers"]):
         mine = [row for row in rows if row["part"] == part]
         if not mine:
@@ -169,7 +171,7 @@ def test_changes_equal_fastavros_bytes_and_the_outboxs_frames(case: dict[str, An
 def test_an_outbox_of_changes_unpacks_to_its_records() -> None:
     case = case_of()
     writer = ChangeWriter(Origin("events", "v", tuple("abcd")), 4)
-    one = (columns(case["rows"], 4, 1), 1, customers_of(["ann"]), (5,), {3: "high spend"}, {5: STAMP}, 99, np.ones(1, np.bool_))
+    one = (columns(case["rows"], 4, 1), 1, customers_of(["ann"]), (5,), [{3: "high spend"}], {5: STAMP}, 99, np.ones(1, np.bool_))
     found = writer.write(*one)[5]
     letter = OutRecord(Topic.DEAD_LETTERS, None, None, None, ())
     assert [*found.records, letter] == outbox.unpack(outbox.pack([letter], found.packed))

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,65 @@ def test_adoption_moves_customers_at_the_sweep_or_before_their_next_event_alike(
     assert swept.stream.profiles == live.stream.profiles
     assert swept.stream.sums(0) == live.stream.sums(0)
     assert T0 + DAY_MS == swept.head(CLOCK)
+
+
+def points_7d(number: int, *centroids: float) -> Any:
+    """Make a version over the points of seven days alone."""
+    flat = Scaling(np.full(3, -1e6), np.full(3, 1e6), np.zeros(3), np.ones(3), np.array([0.0, 0.0, 1.0]))
+    return version_of(declare(TREE), [[0, 0, z] for z in centroids], number, scaling=flat, decision=AT_ONCE, eligibility=())
+
+
+@pytest.mark.parametrize(
+    ("before", "then", "cause", "after"),
+    [
+        ((1.0, 9.0), (4.0, 0.0), "model_reseed", SECOND),  # nearer to the second now, with the point as without it
+        ((1.0, 9.0), (0.9, 0.0), "decay", SECOND),  # with the point it would have stayed: that the point is too old now moves it
+        ((1.0, 9.0, 12.0), (-1.0, 0.9, 0.0), "decay", THIRD),  # the version alone would have moved it elsewhere
+    ],
+)
+def test_a_new_version_is_the_cause_where_it_alone_moves_a_customer_as_of_when_that_was_last_judged(
+    before: tuple[float, ...], then: tuple[float, ...], cause: str, after: int
+) -> None:
+    start = T0 // DAY_MS * DAY_MS
+    adopted = start + 8 * DAY_MS + 5
+    for live in (False, True):
+        walk = Walk(points_7d(1, *before))
+        walk.send(event("point", start, "ann", "p"))
+        walk.adopt(points_7d(2, *then), adopted)
+        change = (walk.send(event("point", start, "ann", "q")) if live else walk.stream.sweep(0))[0]
+        assert (cause, FIRST, after, adopted) == (change.cause, change.before, change.after, change.occurred)
+        assert (0.0, 0) == (change.feature[2], change.vote[2])  # what the change tells is as of the adoption
+
+
+def test_who_comes_out_of_a_segment_that_is_gone_is_moved_by_the_version_whatever_time_did() -> None:
+    start = T0 // DAY_MS * DAY_MS
+    walk = Walk(points_7d(1, 1.0, 9.0))
+    walk.send(event("point", start, "ann", "p"))
+    gone = (Segment(1, "a", retired=True), Segment(2, "b"), Segment(3, "c"))
+    walk.adopt(replace(points_7d(2, 1.0, 0.9, 0.0), segments=gone), start + 8 * DAY_MS)
+    change = only(walk.stream.sweep(0))
+    assert ("model_reseed", FIRST, THIRD) == (change.cause, change.before, change.after)
+
+
+def told(change: Change) -> tuple[str, int, int, int]:
+    return change.cause, change.after, change.model, change.epoch
+
+
+def test_an_older_version_adopted_again_begins_an_epoch_of_its_own_with_the_centroids_of_its_fit() -> None:
+    first, second = plane(AT_ONCE), plane(AT_ONCE, ((4, 0), (0, 0)), number=2)
+    walk = Walk(first)
+    walk.to(0)
+    walk.epoch(1, (0, 0), (5, 0))
+    walk.stream.sweep(0)
+    walk.adopt(second, T0)
+    assert ("model_reseed", SECOND, 2, 2) == told(only(walk.stream.sweep(0)))
+    walk.adopt(first, T0)
+    assert ("model_reseed", FIRST, 1, 3) == told(only(walk.stream.sweep(0)))
+    data = walk.stream.data()
+    assert data.centroids is not None
+    assert first.fixed_centroids().tolist() == data.centroids.tolist()
+    assert (3, 3) == (data.epoch, data.first_epoch)
+    assert ([1, 0], [1, 0, 0]) == (walk.stream.sums(0)[0], walk.stream.sums(0)[3])
 
 
 def test_a_customer_known_before_the_first_model_is_first_seen_at_its_adoption() -> None:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 CENTROIDS = np.array([[1, -2, 3], [-(2**31), 2**31 - 1, 0]], np.int64)
 
 
-def entry(model: int, epoch: int, at_offset: int = 7) -> Entry:
-    return Entry(EPOCH if epoch else VERSION, at_offset, 1_700_000_000_000, model, epoch, b"digest")
+def entry(model: int, epoch: int, at_offset: int = 7, kind: str | None = None) -> Entry:
+    return Entry(kind or (EPOCH if epoch else VERSION), at_offset, 1_700_000_000_000, model, epoch, b"digest")
 
 
 def read(entries: Sequence[Entry]) -> list[Entry]:
@@ -31,7 +31,7 @@ def read(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def test_an_entry_is_read_as_it_was_written() -> None:
-    entries = [entry(1, 0), entry(1, 1), entry(2, 0)]
+    entries = [entry(1, 0), entry(1, 1), entry(2, 2, kind=VERSION)]
     assert entries == read(entries)
 
 
@@ -54,9 +54,18 @@ def test_a_record_names_its_kind_its_partition_and_all_that_the_schema_asks_for(
 
 
 def test_repetitions_and_what_is_older_are_dropped() -> None:
-    assert [entry(1, 0), entry(1, 1), entry(2, 0)] == read(
-        [entry(1, 0), entry(1, 0, 8), entry(1, 1), entry(1, 0), entry(1, 1, 9), entry(2, 0), entry(1, 2)]
+    assert [entry(1, 0), entry(1, 1), entry(2, 2, kind=VERSION)] == read(
+        [entry(1, 0), entry(1, 0, 8), entry(1, 1), entry(1, 0), entry(1, 1, 9), entry(2, 2, kind=VERSION), entry(1, 2)]
     )
+
+
+def test_an_older_version_that_is_adopted_again_is_the_later_decision() -> None:
+    entries = [entry(1, 0), entry(1, 1), entry(2, 2, kind=VERSION), entry(2, 3), entry(1, 4, kind=VERSION), entry(1, 5)]
+    assert entries == read(entries)
+    assert entries[3:] == list(journal.script(entries, PartitionData("v", model=2, epoch=2), 0))
+    assert entries[5:] == list(journal.script(entries, PartitionData("v", model=1, epoch=4), 0))
+    assert not journal.leads_to(entries, PartitionData("v", model=1, epoch=1, centroids=FIXED), 8, FIXED)
+    assert journal.leads_to(entries[:5], PartitionData("v", model=1, epoch=4, centroids=FIXED), 8, FIXED)
 
 
 def test_records_without_a_value_are_passed_over() -> None:
@@ -64,10 +73,10 @@ def test_records_without_a_value_are_passed_over() -> None:
 
 
 def test_what_a_state_has_taken_already_is_not_in_its_script() -> None:
-    entries = [entry(1, 0), entry(1, 1), entry(1, 2), entry(2, 0)]
+    entries = [entry(1, 0), entry(1, 1), entry(1, 2), entry(2, 3, kind=VERSION)]
     assert entries == list(journal.script(entries, PartitionData("v"), 0))
     assert entries[2:] == list(journal.script(entries, PartitionData("v", model=1, epoch=1), 0))
-    assert [] == list(journal.script(entries, PartitionData("v", model=2), 0))
+    assert [] == list(journal.script(entries, PartitionData("v", model=2, epoch=3), 0))
 
 
 def test_a_versions_entry_names_its_bytes_and_an_epochs_its_centroids() -> None:

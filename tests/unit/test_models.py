@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from streamer.adapters.avro import codec, wire
-from streamer.app.models import ModelShelf, encoded, key, record, stored_name
+from streamer.adapters.avro.model_records import encoded, key, version_record
+from streamer.app.models import ModelShelf, stored_name
 from streamer.core.declaration import declare
 from streamer.core.errors import Corrupt
 from streamer.core.ports import Topic
@@ -37,7 +38,7 @@ class World:
         self.broker.create("models", 2)
 
     def publish(self, made: ModelVersion, body: bytes | None = None, partition: int = 0) -> None:
-        written = record(made, encoded(made) if body is None else body, 9)
+        written = version_record(made, encoded(made) if body is None else body, 9)
         self.broker.append("models", partition, written.key, written.value)
 
     def shelf(self) -> ModelShelf:
@@ -54,7 +55,7 @@ def test_a_version_that_was_put_is_found_without_asking() -> None:
     made = version()
     shelf.put(made, encoded(made))
     assert made is shelf.get(1)
-    assert {1: "segment 1", 2: "segment 2"} == shelf.names
+    assert {1: "segment 1", 2: "segment 2"} == shelf.names(1)
     assert encoded(made) == shelf.body(1)
     assert hashlib.sha256(encoded(made)).digest() == shelf.digest(1)
 
@@ -80,7 +81,7 @@ def test_another_models_versions_tombstones_and_other_numbers_are_passed_over() 
     world = World()
     world.publish(replace(version(1), name="other"))
     world.publish(version(2))
-    world.broker.append("models", 0, key(version(1)), None)
+    world.broker.append("models", 0, key("shop", 1), None)
     with pytest.raises(Corrupt, match="version 1 of model 'shop' is neither in Redis nor on the models' topic: restore the topic"):
         world.shelf().get(1)
 
@@ -98,6 +99,6 @@ def test_a_version_that_is_damaged_or_unsound_is_refused_by_name() -> None:
 
 def test_a_record_is_keyed_by_name_and_number_and_framed() -> None:
     made = version(12)
-    written = record(made, encoded(made), 9)
+    written = version_record(made, encoded(made), 9)
     assert (Topic.MODELS, None, b"shop:12", ()) == (written.topic, written.partition, written.key, written.headers)
     assert wire.framed(encoded(made), 9) == written.value

@@ -79,7 +79,7 @@ def test_another_layout_is_refused_by_name() -> None:
 
 
 def test_a_state_with_numbers_too_many_is_refused() -> None:
-    data = adopt_version(PartitionData("v"), version_of(DECLARATION, np.zeros((2, F))), 0, 0)
+    data = adopt_version(PartitionData("v"), version_of(DECLARATION, np.zeros((2, F))), 0, 0, 0)
     with pytest.raises(ValueError, match="has 102 numbers where 2 segments and 16 features need 101"):
         unpack_state(pack_state(data) + bytes(8))
 
@@ -87,15 +87,16 @@ def test_a_state_with_numbers_too_many_is_refused() -> None:
 # Adoption
 
 
-def test_adopting_a_version_begins_sums_and_a_sweep_and_forgets_the_epoch() -> None:
+def test_adopting_a_version_begins_sums_and_a_sweep_with_the_centroids_of_its_fit() -> None:
     version = version_of(
         DECLARATION, [[0.5] * F, [1.0] * F, [9.0] * F], 4, segments=(Segment(1, "a"), Segment(2, "b", retired=True), Segment(6, "c"))
     )
     old = PartitionData("v", watermark=5, began=2, model=3, epoch=8, cursor=DONE)
-    data = adopt_version(old, version, 77, 99)
-    assert (4, 0, 99, 77, "0", False, 5, 2) == (
+    data = adopt_version(old, version, 9, 77, 99)
+    assert (4, 9, 9, 99, 77, "0", False, 5, 2) == (
         data.model,
         data.epoch,
+        data.first_epoch,
         data.as_of,
         data.at_offset,
         data.cursor,
@@ -110,7 +111,7 @@ def test_adopting_a_version_begins_sums_and_a_sweep_and_forgets_the_epoch() -> N
 
 
 def test_adopting_an_epoch_keeps_the_sums() -> None:
-    data = adopt_version(PartitionData("v"), version_of(DECLARATION, np.zeros((2, F))), 0, 0)
+    data = adopt_version(PartitionData("v"), version_of(DECLARATION, np.zeros((2, F))), 0, 0, 0)
     moved = adopt_epoch(data, 3, np.ones((2, F), np.int64))
     assert (3, data.learned, [[1] * F] * 2) == (moved.epoch, moved.learned, None if moved.centroids is None else moved.centroids.tolist())
     assert PartitionData("v").swept
@@ -149,9 +150,9 @@ def test_partitions_with_other_versions_stand_side_by_side_and_come_apart_again(
     small = version_of(DECLARATION, np.full((2, F), 0.5), 1, eligibility=(("events", 3), ("purchases_ever", 1)))
     large = version_of(DECLARATION, np.full((3, F), 0.25), 2, eligibility=())
     data = [
-        adopt_version(PartitionData("v"), small, 5, 50),
+        adopt_version(PartitionData("v"), small, 0, 5, 50),
         PartitionData("v"),
-        adopt_epoch(adopt_version(PartitionData("v"), large, 6, 60), 9, np.full((3, F), 7, np.int64)),
+        adopt_epoch(adopt_version(PartitionData("v"), large, 8, 6, 60), 9, np.full((3, F), 7, np.int64)),
     ]
     rng = np.random.default_rng(1)
     for i in (0, 2):
@@ -184,7 +185,7 @@ def test_without_partitions_or_versions_there_is_nothing_to_judge_by() -> None:
     assert [0] == stack_judge([PartitionData("v")], {}, DECLARATION).version.tolist()
 
 
-@given(whole, whole, arrays(np.int64, st.tuples(st.integers(1, 4), st.integers(1, 3)), elements=whole))
-def test_an_announcement_survives_packing(model: int, epoch: int, centroids: Any) -> None:
-    said = Announcement.unpack(Announcement(model, epoch, centroids).pack())
-    assert (model, epoch, centroids.tolist()) == (said.model, said.epoch, said.centroids.tolist())
+@given(whole, whole, whole, arrays(np.int64, st.tuples(st.integers(1, 4), st.integers(1, 3)), elements=whole))
+def test_an_announcement_survives_packing(model: int, epoch: int, first: int, centroids: Any) -> None:
+    said = Announcement.unpack(Announcement(model, epoch, first, centroids).pack())
+    assert (model, epoch, first, centroids.tolist()) == (said.model, said.epoch, said.first_epoch, said.centroids.tolist())
