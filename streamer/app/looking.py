@@ -117,8 +117,8 @@ class Facts:
 
     @property
     def latest(self) -> PartitionData | None:
-        """Give the partition that has adopted the latest epoch of the latest version; None where none has a model."""
-        return max((data for data in self.begun if data.model), key=lambda data: (data.model, data.epoch), default=None)
+        """Give the partition that has adopted the latest epoch; None where none has a model."""
+        return max((data for data in self.begun if data.model), key=lambda data: data.epoch, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ class PartitionLook:
     """One partition. `sweep` is `none` (no model), `running` or `done`; `rebuilding` while it is behind what was published.
 
     `reconcile` is `none` where nobody asked to be told everybody's segment again, `waiting`, `running` or `done`; `reconciled` counts the
-    customers that it has come by.
+    customers that it has come by. `judged` counts the customers whom the version that it has adopted has judged.
     """
 
     partition: int
@@ -139,6 +139,7 @@ class PartitionLook:
     epoch: int
     sweep: str
     customers: int
+    judged: int
     reconcile: str
     reconciled: int
 
@@ -189,6 +190,17 @@ class ReconcileLook:
 
 
 @dataclass(frozen=True, slots=True)
+class AdoptionLook:
+    """A version that is being adopted: partitions whose customers it has all judged, and customers that it has judged."""
+
+    model: int
+    partitions_done: int
+    partitions: int
+    judged: int
+    customers: int
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The whole job. `state` is `no_topic`, `nothing`, `no_model` or `running`; `advice` says what to do, if anything."""
 
@@ -206,6 +218,7 @@ class Status:
     epoch: int
     segments: tuple[SegmentLook, ...]
     waiting: Waiting | None
+    adoption: AdoptionLook | None
     reconcile: ReconcileLook | None
     advice: tuple[str, ...]
 
@@ -282,9 +295,21 @@ def status_of(facts: Facts) -> Status:
         epoch=0 if latest is None else latest.epoch,
         segments=segments,
         waiting=None if latest is not None else _waiting(facts),
+        adoption=_adoption_look(latest, partitions),
         reconcile=_reconcile_look(facts.request, partitions),
         advice=tuple(_advice(facts)),
     )
+
+
+def _adoption_look(latest: PartitionData | None, partitions: tuple[PartitionLook, ...]) -> AdoptionLook | None:
+    """Tell how far the latest version is with judging everybody; None where it has, or there is none."""
+    if latest is None:
+        return None
+    judged = [min(p.judged, p.customers) if p.model == latest.model else 0 for p in partitions]
+    done = [p.model == latest.model and (p.sweep != "running" or n == p.customers) for p, n in zip(partitions, judged, strict=True)]
+    if all(done):
+        return None
+    return AdoptionLook(latest.model, sum(done), len(done), sum(judged), sum(p.customers for p in partitions))
 
 
 def _reconcile_look(request: str, partitions: tuple[PartitionLook, ...]) -> ReconcileLook | None:
@@ -322,6 +347,7 @@ def _partition(request: str, facts: PartitionFacts) -> PartitionLook:
         epoch=0 if data is None else data.epoch,
         sweep=_sweep(data),
         customers=facts.customers,
+        judged=0 if data is None or data.learned is None else int(data.learned.members.sum()),
         reconcile=reconcile,
         reconciled=data.reconciled if data is not None and reconcile in {"running", "done"} else 0,
     )

@@ -17,7 +17,7 @@ from streamer.core.errors import Unavailable
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from streamer.app.looking import ReconcileLook, Sources, Status
+    from streamer.app.looking import AdoptionLook, ReconcileLook, Sources, Status
 
 app = typer.Typer(add_completion=False)
 
@@ -79,6 +79,12 @@ def reconcile_line(seen: ReconcileLook) -> str:
     return f"everybody's segment is told again (request {seen.request}): {progress}, {seen.customers:,} customers so far"
 
 
+def adoption_line(seen: AdoptionLook) -> str:
+    """Say how far the adoption of a version is."""
+    progress = f"{seen.partitions_done} of {seen.partitions} partitions done, {seen.judged:,} of {seen.customers:,} customers judged by it"
+    return f"version {seen.model} is being adopted: {progress}"
+
+
 MINUTE = "2026-01-31 23:59"  # seconds would not fit eighty columns
 
 
@@ -123,6 +129,8 @@ def screen(seen: Status) -> RenderableType:
         if seen.not_judged:
             sizes.add_row("", "not judged yet: the sweep will come by", f"{seen.not_judged:,}", "")
         parts.append(sizes)
+    if seen.adoption is not None:
+        parts.append(Text(adoption_line(seen.adoption)))
     if seen.reconcile is not None:
         parts.append(Text(reconcile_line(seen.reconcile)))
     parts += [Text(advice, style="yellow") for advice in seen.advice]

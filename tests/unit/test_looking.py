@@ -25,6 +25,7 @@ from streamer.core.partition import pack_state, unpack_state
 from streamer.core.ports import LogRecord, Topic
 from streamer.core.profile import CLOCK
 from tests.fakes.job import INPUT, NAME, Job, shop
+from tests.fakes.promoting import renewed
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -95,6 +96,32 @@ def test_a_status_adds_up(job: Job) -> None:
     assert all(p.owned and p.model == 1 and p.watermark_ms for p in seen.partitions)
     assert seen.customers == sum(segment.customers for segment in seen.segments) + seen.not_judged
     assert (0, (), None) == (seen.not_judged, seen.advice, seen.waiting)
+
+
+def test_how_far_an_adoption_is_is_told_until_everybody_is_judged(done: Job) -> None:
+    job = copy.copy(done)
+    job.broker, job.redis, job.promotes = copy.deepcopy(done.broker), copy.deepcopy(done.redis), True
+    job.gone("a")
+    worker = job.worker("b", sweep_records=1)
+    job.settle(worker)
+    assert None is status_of(read_facts(sources_of(job))).adoption
+    job.promote(renewed(job.version(1), 2, "a"))
+    looks = []
+    for _ in range(400):
+        job.step(worker, seconds=1.0)
+        seen = status_of(read_facts(sources_of(job)))
+        if seen.adoption is not None:
+            looks.append(seen.adoption)
+            assert f"version 2 is being adopted: {seen.adoption.partitions_done} of 4 partitions done" in text(screen(seen))
+        elif looks:
+            break
+    assert {(2, 4, CUSTOMERS + 1)} == {(one.model, one.partitions, one.customers) for one in looks}
+    judged, finished = [one.judged for one in looks], [one.partitions_done for one in looks]
+    assert judged == sorted(judged)
+    assert finished == sorted(finished)
+    assert judged[0] < judged[-1] <= CUSTOMERS + 1
+    assert {2} == {p.model for p in seen.partitions}
+    assert seen.customers == sum(p.judged for p in seen.partitions)
 
 
 def test_sizes_are_what_subscribers_were_told(job: Job) -> None:
