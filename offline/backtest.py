@@ -151,7 +151,7 @@ def first_version(log: Log, at: int, k: int, seed: int = SEED) -> ModelVersion:
     if points is None or apart < k:
         message = f"{enough:,} customers have enough behind them at the first model, of whom {apart:,} differ: too few for {k} segments"
         raise BadInput(message)
-    making = Making(NAME, declaration, at, None, {}, {}, {"fit": "cold"})
+    making = Making(NAME, declaration, at, None, 1, {}, {}, {"fit": "cold"})
     return version_of(making, points, cold(points.vectors, k, seed), None)
 
 
@@ -222,7 +222,7 @@ def _night(case: Case, replay: Replay, policy: Policy, at: int) -> ModelVersion:
         before = assign(old_votes(learned, points.values), replay.centroids)[0]
         after = assign(points.vectors, clusters.centroids)[0]
         matching = match(in_deviations(old), in_deviations(clusters.centroids), before, after, numbers, following)
-    making = Making(NAME, declaration, at, learned, {}, {}, {"fit": policy.night or ""})
+    making = Making(NAME, declaration, at, learned, learned.version + 1, {}, {}, {"fit": policy.night or ""})
     return version_of(making, points, clusters, matching)
 
 

@@ -53,20 +53,25 @@ class Points:
         beyond = ((self.values < self.scaling.low) | (self.values > self.scaling.high)).sum(axis=0).tolist()
         return {name: count for name, count in zip(self.names, beyond, strict=True) if count}
 
+    def saturated(self) -> dict[str, float]:
+        """Give, for each feature that has a weight, the share of the customers beyond the quantiles that it is clipped at."""
+        beyond = ((self.values < self.scaling.low) | (self.values > self.scaling.high)).mean(axis=0).tolist()
+        return {name: share for name, share in zip(self.names, beyond, strict=True) if name not in self.flat}
+
     def clipped_rows(self) -> int:
         """Count the customers of whom any feature is clipped."""
         return int(((self.values < self.scaling.low) | (self.values > self.scaling.high)).any(axis=1).sum())
 
 
-def points_of(features: pd.DataFrame, eligible: Bool, transforms: Sequence[Transform]) -> Points:
-    """Take the eligible customers and choose clip, mean and scale from their features.
+def points_of(features: pd.DataFrame, eligible: Bool, transforms: Sequence[Transform], scaling: Scaling | None = None) -> Points:
+    """Take the eligible customers, and choose clip, mean and scale from their features unless a `scaling` is given.
 
     Features are clipped at the quantiles of `streamer.core.model`; one without variance gets weight 0.
     """
     values = np.empty((int(eligible.sum()), features.shape[1]), np.float64)
     for f in range(features.shape[1]):  # column by column, as there may be millions of customers
         values[:, f] = features.iloc[:, f].to_numpy(np.float64)[eligible]
-    scaling = scale(tuple(transforms), values)
+    scaling = scaling or scale(tuple(transforms), values)
     names = tuple(str(name) for name in features.columns)
     return Points(features.index[eligible], values, scaling, votes(tuple(transforms), scaling, values), names, tuple(transforms))
 

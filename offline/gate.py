@@ -83,6 +83,7 @@ class Figures:
     stability: float
     relabelled: float | None = None
     psi: Mapping[str, float] | None = None
+    saturated: Mapping[str, float] | None = None  # shares beyond the clip, where the scale is that of the version before
 
 
 def judge(
@@ -115,7 +116,13 @@ def _of_fit(figures: Figures, limits: GateLimits) -> Iterator[Check]:
     if figures.psi:
         worst = max(figures.psi, key=lambda name: figures.psi[name] if figures.psi else 0.0)
         said = f"{worst} is spread otherwise than at the version before (population stability index {figures.psi[worst]:.2f})"
+        said += "; if that is the shop of now, its scale is outgrown (`--new-scale`)" if figures.saturated is not None else ""
         yield _at_most("psi", figures.psi[worst], limits.psi_max, said)
+    if figures.saturated:
+        worst = max(figures.saturated, key=lambda name: figures.saturated[name] if figures.saturated else 0.0)
+        share = figures.saturated[worst]
+        said = f"{share:.1%} of the customers lie beyond where {worst} is clipped: its scale is outgrown, choose another (`--new-scale`)"
+        yield _at_most("saturated", share, limits.saturated_max, said)
 
 
 def _of_days(days: pd.DataFrame, as_of: int, limits: GateLimits, accepted: Collection[date]) -> Iterator[Check]:

@@ -93,7 +93,7 @@ def numbers_of(version: ModelVersion) -> tuple[tuple[int, ...], int]:
     return tuple(segment.number for segment in version.active), max(segment.number for segment in version.segments) + 1
 
 
-def fixed_old(version: ModelVersion, scaling: Scaling) -> I64:
-    """Give a version's active centroids in fixed point, in another scaling's space."""
-    active = version.centroids[[not segment.retired for segment in version.segments]]
+def fixed_old(version: ModelVersion, scaling: Scaling, centroids: F64 | None = None) -> I64:
+    """Give a version's active centroids in fixed point, in another scaling's space: those of its fit, or what `centroids` (k, f) says."""
+    active = version.centroids[[not segment.retired for segment in version.segments]] if centroids is None else centroids
     return fixed(moved(version, active, scaling))

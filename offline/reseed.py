@@ -2,9 +2,9 @@
 
 Law: the candidate is a function of its arguments, to the byte. Nothing here reads a file or a clock.
 
-The order of work: 1. choose clip and scale from the eligible customers; 2. fit, warm from the version in force where it has the same
-features and as many segments, else cold; 3. fit a challenger from nothing; 4. match segments to old ids; 5. measure; 6. make the version;
-7. judge.
+The order of work: 1. keep clip and scale of the version in force, or choose them from the eligible customers; 2. fit, warm from the version
+in force where it has the same features and as many segments, else cold; 3. fit a challenger from nothing; 4. match segments to old ids; 5.
+measure; 6. make the version; 7. judge.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from offline.fit import Points
     from offline.gate import Spread, Verdict
     from offline.settings import Settings
-    from streamer.core.columns import I32, Bool
+    from streamer.core.columns import F64, I32, Bool
     from streamer.core.declaration import Declaration
     from streamer.core.lloyd import Clusters
-    from streamer.core.model import ModelVersion
+    from streamer.core.model import ModelVersion, Scaling
 
 ACCEPTED = "days_accepted"  # in a version's provenance
 
@@ -53,6 +53,7 @@ class Wanted:
     k: K = None  # None: as many as the version in force has
     forced: str | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
+    new_scale: bool = False  # whether a warm fit too chooses clip and scale anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,19 @@ class Before:
 
     version: ModelVersion
     spreads: Mapping[str, Spread] | None = None
+    versions_taken: int = 0  # the highest number that any version has: an older one may be in force
+    segments_taken: int = 0  # the highest number that any version gave a segment
+    centroids: F64 | None = None  # (k, f) what learning had made of its active ones by the cut-off, in its own standardised space
+
+    @property
+    def next_version(self) -> int:
+        """Give the number of the next version."""
+        return max(self.version.version, self.versions_taken) + 1
+
+    @property
+    def next_segment(self) -> int:
+        """Give the number of the next segment that is born."""
+        return max(numbers_of(self.version)[1], self.segments_taken + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +111,9 @@ def reseed(
         rules = ", ".join(f"{measure} of {least} or more" for measure, least in wanted.declaration.eligibility)
         message = f"none of {len(eligible):,} customers has enough behind it ({rules}): check the cut-off and the declaration"
         raise BadInput(message)
-    points = points_of(computed.features, eligible, transforms)
-    fitted = _fit(wanted, points, before.version if before is not None else None, settings, progress)
+    kept = _kept_scale(wanted, computed, before)
+    points = points_of(computed.features, eligible, transforms, kept)
+    fitted = _fit(wanted, points, before, settings, progress)
     progress("measuring")
     relabelled, psi = _compared(points, fitted, before)
     figures = gate.Figures(
@@ -107,6 +122,7 @@ def reseed(
         stability(points.vectors, fitted.clusters.centroids, seed=settings.fit.seed),
         relabelled,
         psi,
+        points.saturated() if kept is not None else None,
     )
     accepted = _accepted(before)
     verdict = gate.judge(figures, settings.gate, computed, wanted.as_of, wanted.forced, accepted)
@@ -117,11 +133,13 @@ def reseed(
         wanted.declaration,
         wanted.as_of,
         before.version if before is not None else None,
+        before.next_version if before is not None else 1,
         settings.names,
         _quality(points, fitted, figures),
         {
             **wanted.provenance,
             "fit": fitted.how,
+            "scale": f"that of version {before.version.version}" if before is not None and kept is not None else "new",
             **({"forced": wanted.forced} if wanted.forced and verdict.reasons else {}),
             **({ACCEPTED: ",".join(map(str, accepted))} if accepted else {}),
         },
@@ -132,6 +150,19 @@ def reseed(
     ids = {segment.segment_id for segment in version.active}
     idle = tuple(f"offline.names names {one}, which is no segment of this version" for one in settings.names if one not in ids)
     return Candidate(version, verdict, report, spreads, fitted.matching, fitted.choice, (*fitted.audit, *idle))
+
+
+def _kept_scale(wanted: Wanted, computed: Computed, before: Before | None) -> Scaling | None:
+    """Give the scale of the version before, where a warm fit is wanted: a scale chosen anew costs more than it mends.
+
+    docs/model.md has the figures.
+    """
+    if before is None or wanted.new_scale:
+        return None
+    version, names = before.version, tuple(str(name) for name in computed.features.columns)
+    transforms = tuple(feature.transform for feature in wanted.declaration.features)
+    warm_fit = (version.features, version.transforms) == (names, transforms) and wanted.k in (None, len(version.active))
+    return version.scaling if warm_fit else None
 
 
 def silent(computed: Computed, wanted: Wanted, decision: Decision) -> Bool:
@@ -159,7 +190,8 @@ class _Fitted:
     audit: tuple[str, ...] = ()
 
 
-def _fit(wanted: Wanted, points: Points, previous: ModelVersion | None, settings: Settings, progress: Callable[[str], None]) -> _Fitted:
+def _fit(wanted: Wanted, points: Points, before: Before | None, settings: Settings, progress: Callable[[str], None]) -> _Fitted:
+    previous = before.version if before is not None else None
     comparable = previous is not None and (previous.features, previous.transforms) == (points.names, points.transforms)
     k, choice = wanted.k, None
     if k is None:
@@ -176,15 +208,15 @@ def _fit(wanted: Wanted, points: Points, previous: ModelVersion | None, settings
     progress("fitting from nothing")
     refit = choice.clusters if choice is not None else cold(points.vectors, k, settings.fit.seed)
     table = choice.table if choice is not None else None
-    if previous is None:
+    if before is None or previous is None:
         return _Fitted(refit, refit, "cold", assign(points.vectors, refit.centroids)[0], choice=table)
-    numbers, following = numbers_of(previous)
+    numbers, following = numbers_of(previous)[0], before.next_segment
     if not comparable:
         born = tuple(range(following, following + k))
         renewed = Matching(born, born, numbers, {}, {})
         return _Fitted(refit, refit, "cold, on other features", assign(points.vectors, refit.centroids)[0], renewed, choice=table)
-    old = fixed_old(previous, points.scaling)
-    old_labels = assign(old_votes(previous, points.values), previous.fixed_centroids())[0]
+    old = fixed_old(previous, points.scaling, before.centroids)
+    old_labels = assign(old_votes(previous, points.values), fixed_old(previous, previous.scaling, before.centroids))[0]
     if k != len(numbers):
         labels = assign(points.vectors, refit.centroids)[0]
         matching = match(in_deviations(old), in_deviations(refit.centroids), old_labels, labels, numbers, following)

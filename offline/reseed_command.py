@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from offline.shelf import Kept, Shelf
 
 REFUSED_STATUS = 1
+LEADER = 0  # the partition whose owner leads
+VERSION, EPOCH = "version", "epoch"  # kinds of decisions
 
 
 class Manifest(Protocol):
@@ -40,6 +42,30 @@ class Manifest(Protocol):
         """Give, for each partition, the first offset that is not before an instant."""
 
 
+class Decided(Protocol):
+    """What a journal says: which epoch of which version was adopted at which offset."""
+
+    @property
+    def kind(self) -> str:
+        """Tell what was decided."""
+
+    @property
+    def at_offset(self) -> int:
+        """Give the offset before which it was."""
+
+    @property
+    def model_version(self) -> int:
+        """Give the version."""
+
+    @property
+    def epoch(self) -> int:
+        """Give the epoch."""
+
+    @property
+    def payload(self) -> bytes:
+        """Give an epoch's centroids, or a version's SHA-256."""
+
+
 class History(Protocol):
     """A history of events."""
 
@@ -48,6 +74,9 @@ class History(Protocol):
 
     def events(self, cutoff: Mapping[int, int], columns: Sequence[str] | None = None) -> Iterator[Any]:
         """Give the events before a cut-off, in batches, in the order of partition and offset."""
+
+    def journal(self, partition: int) -> Sequence[Decided]:
+        """Give what a partition's owners decided, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +90,16 @@ class Request:
     dry_run: bool = False
     forced: str | None = None
     again: bool = False
+    new_scale: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """What customers were judged by at a cut-off, by the journal. `centroids` are packed; none where nothing was learned yet."""
+
+    version: int
+    epoch: int
+    centroids: bytes | None
 
 
 def reseed(
@@ -85,6 +124,9 @@ def reseed(
     again: Annotated[
         bool, typer.Option("--again", help="Fit although there is a version of this very night: the history was mended.")
     ] = False,
+    new_scale: Annotated[
+        bool, typer.Option("--new-scale", help="Choose clip and scale anew, instead of keeping those of the version before.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Fit a new model version to the full history and let the gate judge it.
@@ -101,7 +143,7 @@ def reseed(
         message = "--force: give the reason, which is kept with the version"
         raise Misconfigured(message)
     until = last_midnight(time.time()) if as_of is None else end_of(as_of)
-    request = Request(until, name, number_of_segments(k), features, dry_run, force, again)
+    request = Request(until, name, number_of_segments(k), features, dry_run, force, again, new_scale)
     err = Console(stderr=True)
     with err.status("opening the history") as status:
 
@@ -138,6 +180,10 @@ def run(request: Request, history: History, shelf: Shelf, settings: Settings, pr
     made = [] if request.dry_run else _made(shelf, lineage, again=request.again)
     if made:
         return made[0]
+    judging = in_force(history.journal(LEADER), cutoff.get(LEADER, 0))
+    before = _before(shelf, lineage, judging, again=request.again)
+    if judging is not None:
+        lineage["in_force"] = f"{judging.version}.{judging.epoch}"
     reading = Reading(declaration, retention_ms=retention_ms)
     computed = compute(
         reading,
@@ -147,8 +193,8 @@ def run(request: Request, history: History, shelf: Shelf, settings: Settings, pr
         rows_in_memory=settings.fit.rows_in_memory,
         progress=progress,
     )
-    wanted = Wanted(request.name, declaration, request.as_of, request.k, request.forced, lineage)
-    candidate = reseed(wanted, computed, _before(shelf, lineage, again=request.again), settings, lambda step: progress(step, 0, 0))
+    wanted = Wanted(request.name, declaration, request.as_of, request.k, request.forced, lineage, request.new_scale)
+    candidate = reseed(wanted, computed, before, settings, lambda step: progress(step, 0, 0))
     if not request.dry_run:
         return shelf.put(candidate)
     sha256 = digest(body_of(candidate.version)).hex()
@@ -184,6 +230,7 @@ def _lineage(
         "gate": asdict(settings.gate),
         "fit": (settings.fit.k, settings.fit.k_min, settings.fit.k_max),
         "names": dict(settings.names),
+        **({"new_scale": True} if request.new_scale else {}),
     }
     inputs = {**night, "manifest": manifest.digest, "forced": request.forced}
     return {**found, "inputs": inputs_digest(inputs), "night": inputs_digest(night)}
@@ -196,13 +243,43 @@ def _made(shelf: Shelf, lineage: Mapping[str, str], *, again: bool) -> list[Kept
     return [*found, *(kept for kept in shelf.refused() if kept.version.provenance.get("inputs") == lineage["inputs"])]
 
 
-def _before(shelf: Shelf, lineage: Mapping[str, str], *, again: bool) -> Before | None:
-    """Find the version to build upon: the latest that is not what would be made."""
+def in_force(decisions: Sequence[Decided], cutoff: int) -> InForce | None:
+    """Find what customers were judged by before an offset; None where the journal says nothing of it."""
+    taken = [one for one in decisions if one.kind in (VERSION, EPOCH) and one.at_offset < cutoff]
+    last = max(taken, key=lambda one: one.epoch, default=None)
+    return None if last is None else InForce(last.model_version, last.epoch, last.payload if last.kind == EPOCH else None)
+
+
+def _before(shelf: Shelf, lineage: Mapping[str, str], judging: InForce | None, *, again: bool) -> Before | None:
+    """Find the version to build upon: what was in force at the cut-off, else the latest that is not what would be made.
+
+    Raises:
+        Misconfigured: what was in force is not on the shelf.
+
+    """
+    import numpy as np
+
     from offline.reseed import Before
+    from streamer.core.errors import Misconfigured
+    from streamer.core.fold import CENTROID_ONE
 
     key = "inputs" if again else "night"
     others = [kept for kept in shelf.versions() if kept.version.provenance.get(key) != lineage[key]]
-    return Before(others[-1].version, others[-1].spreads) if others else None
+    found = others[-1:] if judging is None else [kept for kept in others if kept.version.version == judging.version]
+    if judging is not None and not found:
+        message = (
+            f"by the journal, customers were judged by version {judging.version} at the cut-off, which is not in {shelf.url}: "
+            "take it there with `offline models fetch`"
+        )
+        raise Misconfigured(message)
+    if not found:
+        return None
+    [kept], centroids = found, None
+    if judging is not None and judging.centroids is not None:
+        shape = len(kept.version.active), len(kept.version.features)
+        centroids = np.frombuffer(judging.centroids, "<i4").astype(np.float64).reshape(shape) / CENTROID_ONE
+    segments_taken = max(segment.number for one in others for segment in one.version.segments)
+    return Before(kept.version, kept.spreads, others[-1].version.version, segments_taken, centroids)
 
 
 def show(kept: Kept, console: Console, *, dry_run: bool) -> None:

@@ -52,6 +52,7 @@ class GateLimits:
     share_max: float = _number(0.7, 0, 1, "The greatest.")
     relabelled_max: float = _number(0.05, 0, 1, "Share of the customers whom the new version alone moves, features being equal.")
     psi_max: float = _number(0.25, 0, 100, "Population stability index of any feature against the version before.")
+    saturated_max: float = _number(0.1, 0, 1, "Share of the customers beyond the clip of any feature, in the scale of the version before.")
     stability_min: float = _number(0.4, -1, 1, "Mean adjusted Rand index to fits of bootstrap samples.")
     days: int = _number(28, 1, 730, "How many days before the cut-off are looked at one by one.")
     day_low: float = _number(0.25, 0, 1, "A day's events against the same weekday's median: less is a day that is missing.")

@@ -36,6 +36,7 @@ class Making:
     declaration: Declaration
     as_of: int
     previous: ModelVersion | None
+    number: int  # the version's
     names: Mapping[str, str]  # segment id -> the name that a person gave
     quality: Mapping[str, float]
     provenance: Mapping[str, str]
@@ -61,7 +62,7 @@ def version_of(making: Making, points: Points, clusters: Clusters, matching: Mat
     ordered = [rows[number] for number in sorted(rows)]
     return ModelVersion(
         name=making.name,
-        version=previous.version + 1 if previous is not None else 1,
+        version=making.number,
         created_at=making.as_of,
         as_of=making.as_of,
         feature_version=declaration.version,

@@ -71,10 +71,16 @@ class FakeHistory:
     records: list[dict[str, Any]]
     digest: str = "0" * 64
     read: list[int] = field(default_factory=list)
+    decisions: list[Any] = field(default_factory=list)
 
     def manifest(self) -> FakeManifest:
         """Give its manifest."""
         return FakeManifest(self.digest, {0: len(self.records)})
+
+    def journal(self, partition: int) -> list[Any]:
+        """Give what the owner of the one partition decided."""
+        assert partition == 0
+        return self.decisions
 
     def events(self, cutoff: Mapping[int, int], columns: Sequence[str] | None = None) -> Iterator[Any]:
         """Give the wanted columns of the events before the cut-off."""

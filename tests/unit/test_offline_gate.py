@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.compiled
 
 READING = Reading(load_declaration(None))
-SOUND = Figures(1.01, np.array([0.5, 0.3, 0.2]), 0.9, 0.01, {"spend_30d": 0.02})
+SOUND = Figures(1.01, np.array([0.5, 0.3, 0.2]), 0.9, 0.01, {"spend_30d": 0.02}, {"spend_30d": 0.01})
 LIMITS = GateLimits()
 ROWS = shop(60, 120)
 BAD_DAY = BEGIN_DAY + 50
@@ -145,6 +145,7 @@ def test_a_young_history_has_too_few_days_to_say_and_none_is_no_fault() -> None:
         ({"stability": 0.2}, "stability", "an adjusted Rand index of 0.20"),
         ({"relabelled": 0.3}, "relabelled", "it moves 30.0% of the customers, whose behaviour is the same"),
         ({"psi": {"spend_30d": 0.1, "views_7d": 0.6}}, "psi", "views_7d is spread otherwise than at the version before"),
+        ({"saturated": {"views_7d": 0.05, "spend_30d": 0.3}}, "saturated", "30.0% of the customers lie beyond where spend_30d is clipped"),
     ],
 )
 def test_a_bad_fit_is_refused_with_the_reason(changed: dict[str, Any], check: str, says: str) -> None:
@@ -154,7 +155,7 @@ def test_a_bad_fit_is_refused_with_the_reason(changed: dict[str, Any], check: st
 
 
 def test_a_first_version_has_nothing_to_be_compared_with() -> None:
-    found = judge(replace(SOUND, relabelled=None, psi=None), LIMITS)
+    found = judge(replace(SOUND, relabelled=None, psi=None, saturated=None), LIMITS)
     assert {"wcss_ratio", "share_min", "share_max", "stability"} == {check.name for check in found.checks}
 
 

@@ -16,11 +16,12 @@ from offline.features import compute
 from offline.fit import points_of
 from offline.identity import fixed_old, old_votes
 from offline.reseed import Before, Wanted, reseed
-from offline.reseed_command import Request, run
+from offline.reseed_command import InForce, Request, in_force, run
 from offline.settings import Fitting, Settings
 from offline.shelf import Shelf, body_of
 from streamer.adapters.avro import codec
 from streamer.adapters.declaration_file import load
+from streamer.adapters.history.tables import JournalRecord
 from streamer.core.errors import BadInput, Corrupt, Misconfigured
 from streamer.core.lloyd import assign
 from streamer.core.model import digest, from_record
@@ -163,6 +164,85 @@ def test_a_fit_that_went_astray_is_refused() -> None:
     assert not found.verdict.passed
     assert any("more within-cluster squares" in reason for reason in found.verdict.reasons)
     assert any("the largest segment has 100.0%" in reason for reason in found.verdict.reasons)
+
+
+# The scale
+
+
+def test_a_warm_fit_keeps_the_scale_of_the_version_before_and_others_choose_one() -> None:
+    warm = candidate(NEXT_NIGHT, BEFORE, as_of=end_of(NEXT))
+    assert FIRST.version.record()["features"] == warm.version.record()["features"]
+    assert "that of version 1" == warm.version.provenance["scale"]
+    assert "saturated" in {check.name for check in warm.verdict.checks}
+    asked = reseed(Wanted("segments", DECLARATION, end_of(NEXT), new_scale=True), NEXT_NIGHT, BEFORE, Settings())
+    for other in (asked, candidate(NEXT_NIGHT, BEFORE, k=4, as_of=end_of(NEXT))):
+        assert FIRST.version.record()["features"] != other.version.record()["features"]
+        assert "new" == other.version.provenance["scale"]
+        assert "saturated" not in {check.name for check in other.verdict.checks}
+    assert FIRST.version.record()["features"] == candidate(NIGHT, k=3).version.record()["features"]  # what it was chosen from
+
+
+def test_a_scale_that_is_outgrown_is_told_with_the_remedy() -> None:
+    scaling = FIRST.version.scaling
+    place = list(FIRST.version.features).index("spend_30d")
+    low = np.where(np.arange(len(scaling.high)) == place, np.quantile(NIGHT.features["spend_30d"], 0.5), scaling.high)
+    small = Before(replace(FIRST.version, scaling=replace(scaling, high=low)), FIRST.spreads)
+    reasons = candidate(NIGHT, small).verdict.reasons
+    assert any("beyond where spend_30d is clipped: its scale is outgrown, choose another (`--new-scale`)" in one for one in reasons)
+    assert not any(
+        "outgrown" in one for one in reseed(Wanted("s", DECLARATION, AS_OF, new_scale=True), NIGHT, small, Settings()).verdict.reasons
+    )
+
+
+# What is in force
+
+
+def decided(kind: str, at_offset: int, version: int, epoch: int, payload: bytes = b"") -> Any:
+    return JournalRecord(0, 0, "", kind, at_offset, 0, version, epoch, payload, 0)
+
+
+def test_what_is_in_force_at_a_cut_off_says_the_journal() -> None:
+    journal = [
+        decided("version", 0, 1, 0, b"sha"),
+        decided("epoch", 3, 1, 1, b"one"),
+        decided("tick", 4, 1, 1),
+        decided("version", 5, 2, 2, b"sha"),
+        decided("epoch", 7, 2, 3, b"three"),
+        decided("version", 9, 1, 4, b"sha"),  # a rollback
+    ]
+    found = [in_force(journal, cutoff) for cutoff in (0, 1, 4, 6, 9, 10)]
+    assert [None, InForce(1, 0, None), InForce(1, 1, b"one"), InForce(2, 2, None), InForce(2, 3, b"three"), InForce(1, 4, None)] == found
+
+
+def test_a_night_goes_on_from_what_learning_had_made_of_the_version_in_force(tmp_path: Path) -> None:
+    night(FakeHistory(ROWS), tmp_path)
+    learned = FIRST.version.fixed_centroids() + 2**14
+    history = FakeHistory(
+        NEXT, "1" * 64, decisions=[decided("version", 0, 1, 0), decided("epoch", 5, 1, 9, learned.astype("<i4").tobytes())]
+    )
+    kept = night(history, tmp_path, as_of=end_of(NEXT), k=None)
+    assert ("1.9", 1) == (kept.version.provenance["in_force"], kept.version.previous_version)
+    before = Before(FIRST.version, FIRST.spreads, centroids=learned / 2**20)
+    expected = candidate(NEXT_NIGHT, before, as_of=end_of(NEXT)).version
+    assert expected.centroids.tolist() == kept.version.centroids.tolist()
+    assert expected.quality["relabelled"] == kept.version.quality["relabelled"]
+
+
+def test_a_night_after_a_rollback_builds_upon_the_older_version_under_numbers_never_used(tmp_path: Path) -> None:
+    night(FakeHistory(ROWS), tmp_path)
+    more = night(FakeHistory(ROWS, "1" * 64), tmp_path, k=5, again=True, forced="wanted")
+    assert 2 == more.version.version
+    history = FakeHistory(NEXT, "2" * 64, decisions=[decided("version", 0, 1, 0), decided("version", 3, 2, 1), decided("version", 9, 1, 2)])
+    kept = night(history, tmp_path, as_of=end_of(NEXT), k=4, forced="wanted")
+    assert (3, 1) == (kept.version.version, kept.version.previous_version)
+    taken = {segment.number for segment in more.version.segments}
+    assert not (taken - {1, 2, 3}) & {segment.number for segment in kept.version.segments}
+
+
+def test_a_version_in_force_that_is_not_there_is_told_with_the_remedy(tmp_path: Path) -> None:
+    history = FakeHistory(ROWS, decisions=[decided("version", 0, 7, 3)])
+    with pytest.raises(Misconfigured, match=r"judged by version 7 at the cut-off, which is not in .*`offline models fetch`"):
+        night(history, tmp_path)
 
 
 # The command and the shelf
