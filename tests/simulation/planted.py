@@ -5,19 +5,21 @@ Law: a bug leaves out exactly the rule that it names. Most are a line replaced; 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from streamer.app import assignment, rebuild, worker
+from streamer.app import assignment, decisions, rebuild, worker
 from streamer.app.assignment import Owned
 from streamer.app.commits import NO_PROFILES, commit_all
 from streamer.app.decisions import NOTHING, Decisions
+from streamer.app.leading import Leader
 from streamer.app.models import ModelShelf
 from streamer.app.publishing import ExactlyOnce, Publication
 from streamer.app.rebuild import Settlement
 from streamer.app.worker import Worker
 from streamer.core.errors import Unavailable
-from streamer.core.partition import PartitionData, pack_state
+from streamer.core.partition import DONE, PartitionData, adopt_version, pack_state
 from streamer.core.ports import Commit, Committed, Outcome
 from tests.fakes.broker import FakeEventLog, FakeMembership, FakeTopicReader
 from tests.fakes.state_store import FakeStateStore
@@ -28,6 +30,7 @@ from tests.simulation.profiles import (
     LOSSES,
     MARKERS,
     POSITIONS_FIRST,
+    PROMOTED,
     QUIET,
     REBUILDS,
     REPLIES,
@@ -137,6 +140,19 @@ def _fetched(self: FakeEventLog) -> FakeMembership:
         self._forget(sorted(self._mine), self._lost)
         self.broker.join(self._group, self.member, self._partitions)
     return FakeMembership(self._group, self.member, held.generation)
+
+
+def _sums_kept(data: PartitionData, *how: Any) -> PartitionData:
+    """Adopt a version and keep the votes for the one before, where both have as many segments."""
+    adopted = adopt_version(data, *how)
+    same = data.learned is not None and adopted.learned is not None and data.learned.total.shape == adopted.learned.total.shape
+    return replace(adopted, learned=data.learned) if same else adopted
+
+
+def _unswept(data: PartitionData, *how: Any) -> PartitionData:
+    """Adopt a version, and judge only those who have events by it."""
+    adopted = adopt_version(data, *how)
+    return replace(adopted, cursor=DONE, settled=adopted.sweeping_to) if data.model else adopted
 
 
 STALE_READ = put(FakeStateStore, "_must_be", lambda *_: None)
@@ -492,6 +508,59 @@ BUGS = (
         REBUILDS,
         180028,
         edit(Settlement, "agree", ("max(head[CLOCK], told.since)", "head[CLOCK]")),
+    ),
+    bug(
+        "sums_mixed",
+        "the sums of a new version begin at nothing (versions)",
+        PROMOTED,
+        0,
+        put(decisions, "adopt_version", _sums_kept),
+    ),
+    bug(
+        "reseed_unswept",
+        "a new version's sweep judges everybody (versions)",
+        PROMOTED,
+        0,
+        put(decisions, "adopt_version", _unswept),
+    ),
+    bug(
+        "adopted_unswept",
+        "nothing is adopted before everybody is judged by what was adopted last (versions)",
+        PROMOTED,
+        0,
+        edit(
+            Decisions,
+            "heed",
+            ("            if not data.swept:\n                continue", "            if False:\n                continue"),
+        ),
+    ),
+    bug(
+        "newest_in_force",
+        "what is promoted last is in force, also if it is an older version (versions)",
+        PROMOTED,
+        0,
+        edit(Decisions, "heed", ("said.model != data.model:", "said.model > data.model:")),
+    ),
+    bug(
+        "numbered_anew",
+        "epochs are numbered on from version to version (versions)",
+        PROMOTED,
+        0,
+        edit(Leader, "_promoted", ("owned.data.adopted + 1", "0")),
+    ),
+    bug(
+        "names_of_another",
+        "a change tells the names of the version that judged (versions)",
+        PROMOTED,
+        0,
+        edit(
+            worker,
+            "decide",
+            (
+                "[tools.shelf.names(owned.data.model) for owned in partitions]",
+                "[tools.shelf.names(max(tools.shelf.known, default=0)) for _ in partitions]",
+            ),
+        ),
     ),
 )
 

@@ -44,6 +44,8 @@ class Profile:
     records_max: tuple[int, ...] = (3, 10, 40)
     sweep_records: tuple[int, ...] = (1, 4, 50)
     forth: bool = True  # whether a rollback may bring back what an earlier one undid
+    turns: int = 900  # that faults and events are spread over
+    promotions: tuple[int, int] | None = None  # the fewest and the most versions that a person promotes; None: nobody looks for any
     rehashes: bool = True  # whether a Redis that comes back as it was earlier counts the cursors of its scans otherwise
 
 
@@ -170,4 +172,44 @@ STRAYS = Profile(
     sweep_records=(1, 4),
 )
 THERE_AND_BACK = Profile("there and back", befalls=(("rollback", 6), ("loses_writes", 2), ("rebalance", 1)), faults=(20, 36), sends=0.12)
-BIASED = (MARKERS, ZOMBIES, LOSSES, REPLIES, FROZEN, REBUILDS, POSITIONS_FIRST, STALLS, QUIET, STARTS, ASKS, STRAYS, THERE_AND_BACK)
+PROMOTED = Profile(
+    "promoted",
+    befalls=(
+        ("crash", 5),
+        ("dies", 3),
+        ("lost_commit", 3),
+        ("lost_reply", 2),
+        ("stall", 3),
+        ("rebalance", 2),
+        ("rollback", 2),
+        ("loses_writes", 3),
+        ("wipe", 1),
+        ("asks", 1),
+        ("redis_away", 1),
+        ("broker_away", 1),
+    ),
+    faults=(8, 20),
+    faults_from=400,
+    sends=0.03,
+    records_max=(10, 40),
+    sweep_records=(4, 50),
+    forth=False,
+    turns=3600,  # so that versions are adopted, swept and learned from in the midst of it
+    promotions=(3, 6),
+)
+BIASED = (
+    MARKERS,
+    ZOMBIES,
+    LOSSES,
+    REPLIES,
+    FROZEN,
+    REBUILDS,
+    POSITIONS_FIRST,
+    STALLS,
+    QUIET,
+    STARTS,
+    ASKS,
+    STRAYS,
+    THERE_AND_BACK,
+    PROMOTED,
+)

@@ -15,7 +15,7 @@ from streamer.app.models import ModelShelf
 from streamer.core.columns import read_only
 from streamer.core.model import NEW, segment_id_of
 from streamer.core.ports import Topic
-from streamer.core.profile import FIRST_CODE, NEW_SEGMENT, NO_SEGMENT, SEGMENT, VERSION, unpack
+from streamer.core.profile import FIRST_CODE, MODEL, NEW_SEGMENT, NO_SEGMENT, SEGMENT, VERSION, unpack
 from tests.fakes.job import APP, INPUT, NAME, headers, intake_of
 from tests.fakes.state_store import joined_with_bounds
 from tests.simulation.oracle import Replay, Rules, Said, plain
@@ -71,8 +71,21 @@ def judge(job: Job) -> None:
             agree(partition, [plain(record.value) for record in changes.committed()], job)
     else:
         _replayed(job, topics)
+    _in_force(job)
     if not job.check().clean:
         message = f"sums and profiles disagree: {job.check().findings}"
+        raise Violated(message)
+
+
+def _in_force(job: Job) -> None:
+    """Hold every partition to the version that was promoted last, and every customer to have been judged by it."""
+    promotion = job.on_topic().promotion
+    if promotion is None:
+        return
+    _, work = job.work()
+    found = {data.model for data in job.data()}, set(work.head[:, MODEL].tolist())
+    if any(models - {promotion.version.version} for models in found):
+        message = f"version {promotion.version.version} is promoted, partitions and customers are judged by {found}"
         raise Violated(message)
 
 

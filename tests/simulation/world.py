@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from greenlet import getcurrent, greenlet
 
+from streamer.adapters.avro.model_records import decoded
 from streamer.app.first_model import FirstFit
 from streamer.core.errors import Unavailable
 from streamer.core.model import Decision
 from streamer.core.ports import ClientFailed, OffsetOutOfRange
 from tests.fakes.faults import Fault, Faults, Killed
 from tests.fakes.job import FEATURES, INPUT, NAME, Job, encoded, shop
+from tests.fakes.promoting import renewed
 from tests.simulation.profiles import USUAL
 
 if TYPE_CHECKING:
@@ -38,7 +40,6 @@ WORKERS = 3
 WORKERS_MAX = 5
 EVENTS = 300
 CUSTOMERS = 30
-TURNS = 900  # that faults and events are spread over
 SESSION_S = 4.0
 SNAPSHOTS_MAX = 6
 SETTLE_ROUNDS_MAX = 600
@@ -123,7 +124,9 @@ class World:
         """Draw the job's settings, and start the workers."""
         self.rng = random.Random(self.seed)
         self.main = getcurrent()
-        self.job = Job(partitions=PARTITIONS, features=FORGETFUL, settings=dict(LEARNING), first_fit=FIT)
+        promotes = self.profile.promotions is not None
+        self.job = Job(partitions=PARTITIONS, features=FORGETFUL, settings=dict(LEARNING), first_fit=FIT, promotes=promotes)
+        self.promotions = sorted(self._promotions())
         self.job.broker.arrival = self.rng.choice(self.profile.arrival)
         self.events = list(shop(EVENTS, CUSTOMERS, self.seed))
         for _ in range(WORKERS):
@@ -195,13 +198,16 @@ class World:
     def _go_on(self) -> None:
         rng, profile = self.rng, self.profile
         count = rng.randint(*profile.faults)
-        due = sorted(rng.randrange(profile.faults_from, TURNS) for _ in range(count))
+        due = sorted(rng.randrange(profile.faults_from, profile.turns) for _ in range(count))
         sent = 0
-        for turn in range(TURNS):
+        for turn in range(profile.turns):
             self.turn = turn
             while due and due[0] <= turn:
                 due.pop(0)
                 self._befall()
+            while self.promotions and self.promotions[0] <= turn:
+                self.promotions.pop(0)
+                self._promote()
             if rng.random() < profile.sends and sent < EVENTS:
                 size = rng.randint(1, 16)
                 self._send(self.events[sent : sent + size])
@@ -212,6 +218,26 @@ class World:
                 self.snapshots[rng.randrange(len(self.snapshots))] = self._snapshot(turn)
             self._turn()
         self._send(self.events[sent:])
+
+    def _promotions(self) -> list[int]:
+        """Draw the turns at which a person promotes a version, from a stream of their own: they change no other draw."""
+        self.person = random.Random(f"{self.seed} promotes")
+        few, many = self.profile.promotions or (0, 0)
+        turns = self.profile.turns
+        return [self.person.randrange(turns // 4, turns) for _ in range(self.person.randint(few, many))]
+
+    def _promote(self) -> None:
+        """Promote a version of a night, or go back to an older one."""
+        rng, bodies = self.person, self.job.on_topic().bodies
+        if not bodies:
+            return  # nothing to come after yet
+        numbers = sorted(bodies)
+        if len(numbers) > 1 and rng.random() < 0.4:
+            version = decoded(bodies[rng.choice(numbers)])
+        else:
+            version = renewed(decoded(bodies[rng.choice(numbers)]), numbers[-1] + 1, self.seed)
+        self.job.promote(version)
+        self._say(f"version {version.version} is promoted")
 
     def _snapshot(self, turn: int) -> Snapshot:
         return Snapshot(turn, copy.deepcopy(self.job.redis.namespaces))
