@@ -113,7 +113,7 @@ class Place:
         """Start servers for the length of a block, those that the environment names if it does."""
         from streamer.adapters import servers
 
-        with servers.start(os.environ) as running:
+        with servers.start(os.environ, kafka_as_shipped=True) as running:
             if running.redis.source is servers.Source.EMBEDDED:
                 _allow(running.redis_url, REDIS_MB)
             yield cls.on(running.kafka_bootstrap, running.redis_url, partitions, transactions)

@@ -255,6 +255,12 @@ def test_every_kind_of_the_brokers_memory_is_bounded() -> None:
         assert bound in options
 
 
+def test_a_broker_as_shipped_has_the_collector_and_the_compilers_of_its_start_script() -> None:
+    options = embedded_kafka.shipped_java_options()
+    assert {"-Xmx1g", "-XX:+UseG1GC", "-XX:+ExitOnOutOfMemoryError"} <= set(options)
+    assert not any("TieredStopAtLevel" in option for option in options)
+
+
 def stale_state(directory: Path) -> background.Entry:
     entry = background.Entry(
         address="127.0.0.1:1",

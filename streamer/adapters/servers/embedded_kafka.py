@@ -27,6 +27,15 @@ MISSING = "Apache Kafka can't be embedded, for {} not installed: pip install 'se
 MAIN_CLASS = "kafka.Kafka"
 FORMAT_CLASS = "kafka.tools.StorageTool"
 
+_COMMON_OPTIONS = (
+    "-XX:+ExitOnOutOfMemoryError",
+    "-XX:-UsePerfData",
+    "-Djava.awt.headless=true",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
+)
+
 # Single-node settings. Few partitions in the internal topics, since each costs files and a moment at the first use; no wait before a
 # group's first rebalance; a small buffer for the log cleaner; topics are made on purpose only. A killed broker may come back only when the
 # session of its former self has ended: 3 s instead of 9.
@@ -101,8 +110,8 @@ class EmbeddedKafka(EmbeddedServer):
     """An Apache Kafka process.
 
     Args of the constructor: `directory` for log, settings and data; `cache_directory` that holds the jars; `port`, or None for a free one;
-    `heap_mb`; `overrides` of broker settings; `report` for fetching and verifying; `keep_data` to leave the directory at `close`;
-    `detached` to outlive this process.
+    `as_shipped` to run as Kafka's own start script does, not small and quick to start; `overrides` of broker settings; `report` for
+    fetching and verifying; `keep_data` to leave the directory at `close`; `detached` to outlive this process.
     """
 
     name = "kafka"
@@ -114,7 +123,7 @@ class EmbeddedKafka(EmbeddedServer):
         *,
         cache_directory: Path,
         port: int | None = None,
-        heap_mb: int = HEAP_MB,
+        as_shipped: bool = False,
         overrides: Mapping[str, str] | None = None,
         report: jars.Report | None = None,
         keep_data: bool = False,
@@ -123,7 +132,7 @@ class EmbeddedKafka(EmbeddedServer):
         """Remember what to start."""
         super().__init__(directory, port=port, keep_data=keep_data, detached=detached)
         self._cache = cache_directory
-        self._heap_mb = heap_mb
+        self._java_options = shipped_java_options() if as_shipped else java_options(HEAP_MB)
         self._overrides = dict(overrides or {})
         self._report = report
         self._controller_port: int | None = None
@@ -142,7 +151,7 @@ class EmbeddedKafka(EmbeddedServer):
         if self._controller_port is None or not cache.port_is_free(self._controller_port):
             self._controller_port = cache.free_port()
         properties.write_text(server_properties(self.port, self._controller_port, data, self._overrides), encoding="utf-8")
-        command = [str(java), *java_options(self._heap_mb), "-cp", ":".join(map(str, paths))]
+        command = [str(java), *self._java_options, "-cp", ":".join(map(str, paths))]
         if not (data / "meta.properties").exists():
             self._format(command, properties)
         return [*command, MAIN_CLASS, str(properties)]
@@ -166,6 +175,7 @@ class EmbeddedKafka(EmbeddedServer):
 def java_options(heap_mb: int) -> list[str]:
     """Options that bound the runtime's memory and make it start quickly: one compiler tier, one collector thread, no dumps."""
     return [
+        *_COMMON_OPTIONS,
         "-Xms64m",
         f"-Xmx{heap_mb}m",
         "-XX:+UseSerialGC",
@@ -173,10 +183,18 @@ def java_options(heap_mb: int) -> list[str]:
         "-XX:MaxMetaspaceSize=128m",
         "-XX:ReservedCodeCacheSize=64m",
         "-XX:MaxDirectMemorySize=64m",
-        "-XX:+ExitOnOutOfMemoryError",
-        "-XX:-UsePerfData",
-        "-Djava.awt.headless=true",
-        "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-        "-Dorg.slf4j.simpleLogger.showDateTime=true",
-        "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
+    ]
+
+
+def shipped_java_options() -> list[str]:
+    """Options of Kafka's own `kafka-server-start.sh`, version 4.1: what is measured is then the broker that operators run."""
+    return [
+        *_COMMON_OPTIONS,
+        "-Xms1g",
+        "-Xmx1g",
+        "-server",
+        "-XX:+UseG1GC",
+        "-XX:MaxGCPauseMillis=20",
+        "-XX:InitiatingHeapOccupancyPercent=35",
+        "-XX:+ExplicitGCInvokesConcurrent",
     ]

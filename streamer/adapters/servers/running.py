@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from streamer.adapters.servers import cache, containers, embedded_kafka, embedded_redis, readiness
 from streamer.adapters.servers.choice import KAFKA_VARIABLE, REDIS_VARIABLE, Source, choose, forced_source, redacted
@@ -112,6 +112,7 @@ def start(
     progress: Report | None = None,
     kafka_client: Mapping[str, str] | None = None,
     kafka_settings: Mapping[str, str] | None = None,
+    kafka_as_shipped: bool = False,
     appendonly: bool = False,
 ) -> Running:
     """Start what is wanted and wait until it answers; at return it does.
@@ -123,6 +124,7 @@ def start(
         progress: called with a label, bytes done and bytes in all while the first start fetches.
         kafka_client: librdkafka properties (TLS, SASL) needed to ask a given Kafka whether it is there.
         kafka_settings: broker settings of an embedded Kafka, over our own.
+        kafka_as_shipped: an embedded Kafka's Java runtime is set up as Kafka's start script does, not to be small and quick to start.
         appendonly: an embedded Redis keeps its data over restarts.
 
     Raises:
@@ -147,7 +149,8 @@ def start(
             started["redis"] = _redis(sources["redis"], env, directory, appendonly=appendonly)
             undo.callback(started["redis"].close)
         if "kafka" in sources:
-            started["kafka"] = _kafka(sources["kafka"], env, directory, progress, (kafka_client or {}, kafka_settings or {}))
+            options = {"overrides": kafka_settings, "as_shipped": kafka_as_shipped, "report": progress}
+            started["kafka"] = _kafka(sources["kafka"], env, directory, kafka_client or {}, options)
         undo.pop_all()
         return Running(started.get("kafka"), started.get("redis"), directory)
 
@@ -188,15 +191,14 @@ def _kafka(
     source: Source,
     env: Mapping[str, str],
     directory: Path | None,
-    progress: Report | None,
-    options: tuple[Mapping[str, str], Mapping[str, str]],
+    client: Mapping[str, str],
+    options: Mapping[str, Any],
 ) -> Server:
-    client, settings = options
     if source is Source.CONTAINER:
         return containers.start_kafka()
     if source is Source.EMBEDDED and directory is not None:
         home = cache.cache_directory(env)
-        return embedded_kafka.EmbeddedKafka(directory / "kafka", cache_directory=home, overrides=settings, report=progress).start()
+        return embedded_kafka.EmbeddedKafka(directory / "kafka", cache_directory=home, **options).start()
     bootstrap = env[KAFKA_VARIABLE]
     problem = readiness.kafka_answers(bootstrap, GIVEN_TIMEOUT_S, client)
     if problem is not None:
