@@ -12,6 +12,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from streamer.adapters.avro import codec, wire
+from streamer.adapters.kafka.client import retried
 from streamer.adapters.kafka.events_producer import EventRecord
 from streamer.app import wiring
 from tests.chaos.campaign import LEARNING, SESSION_TIMEOUT, ChaosJob, end, subscribe
@@ -30,6 +31,7 @@ ROUNDS = 5
 NAMES = ("a", "b", "c")
 PARTITIONS = 6
 EVENTS = 12_000
+DESCRIBED_S = 60.0
 SESSION = {SESSION_TIMEOUT: "20000", "STREAMER_KAFKA__CONSUMER__HEARTBEAT.INTERVAL.MS": "500"}  # longer than a restart takes
 
 
@@ -80,7 +82,12 @@ class Workers:
 
     def shared(self) -> dict[str, frozenset[int]]:
         """Tell who has which partitions, as the group says."""
-        described = self.admin.describe_consumer_groups([self.job.name])[self.job.name].result(10)
+        group = self.job.name
+        described = retried(
+            f"the group {group}",
+            DESCRIBED_S,  # a coordinator that is still reading its group says so
+            lambda left_s: self.admin.describe_consumer_groups([group], request_timeout=min(left_s, 10.0))[group].result(left_s + 1),
+        )
         ids = {f"segment-streamer-{self.job.name}-{name}" for name in NAMES} if self.static else set()
         by_process = {f"-{process.pid}": name for name, process in self.processes.items()}
         found = {}

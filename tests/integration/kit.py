@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from streamer.adapters.avro import codec, wire
 from streamer.adapters.declaration_file import load as load_declaration
+from streamer.adapters.kafka.client import retried
 from streamer.adapters.kafka.events_producer import EventRecord
 from streamer.app import wiring
 from streamer.app.config import Config, load
@@ -88,6 +91,17 @@ class Job:
         producer.send(EventRecord(key, value) for key, value in records)
         producer.wait(60.0)
         producer.close()
+
+    def forget(self, before: Sequence[int]) -> None:
+        """Have Kafka delete the events of each partition before an offset."""
+        admin: Any = AdminClient({"bootstrap.servers": self.bootstrap})
+        asked = [TopicPartition(self.config.topics.events, partition, offset) for partition, offset in enumerate(before)]
+
+        def delete(left_s: float) -> None:
+            for deleted in admin.delete_records(asked, request_timeout=left_s, operation_timeout=left_s).values():
+                deleted.result(left_s + 1)
+
+        retried("deleting events", READ_TIMEOUT_S, delete)
 
     @contextmanager
     def worker(self, instance: str, *arguments: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:

@@ -9,8 +9,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from streamer.adapters.history import open_history
 from streamer.app import wiring
@@ -95,14 +93,6 @@ def test_history_is_what_was_sent_through_kills_and_rebalances(servers: real_ser
     assert [(one["commit_id"], one["at_offset"]) for one in told] == [(one.commit_id, one.at_offset) for one in archived]
 
 
-def forget(job: Job, before: int) -> None:
-    """Have Kafka delete the beginning of every partition."""
-    admin = AdminClient({"bootstrap.servers": job.bootstrap})
-    asked = [TopicPartition(job.config.topics.events, partition, before) for partition in range(job.partitions)]
-    for deleted in admin.delete_records(asked).values():
-        deleted.result(30)
-
-
 @pytest.mark.timeout(300)
 def test_a_rebuild_needs_no_more_of_kafka_than_history_lacks(servers: real_servers.Running, tmp_path: Path) -> None:
     settings = {**LEARNING, "STREAMER_HISTORY__URL": str(tmp_path / "history")}
@@ -113,7 +103,7 @@ def test_a_rebuild_needs_no_more_of_kafka_than_history_lacks(servers: real_serve
     profiles, changes = job.profiles(), job.changes()
     assert len(changes) >= 450
     for before in (700, -1):  # then all of it
-        forget(job, before)
+        job.forget([before] * job.partitions)
         wiring.state_store(job.config).drop()
         work(job)
         assert profiles == job.profiles()

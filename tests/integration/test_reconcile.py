@@ -7,9 +7,6 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient
-
 from streamer.app import wiring
 from tests.integration.kit import Job
 from tests.integration.test_job import COUNTING, LEARNING, shop
@@ -36,10 +33,7 @@ def cut_short(job: Job) -> None:
     """Delete the first half of each partition's events, and everything in Redis."""
     with wiring.Watcher(job.config) as watcher:
         ends = watcher.ends()
-    admin = AdminClient({"bootstrap.servers": job.bootstrap})
-    halves = [TopicPartition(job.config.topics.events, partition, end // 2) for partition, end in enumerate(ends)]
-    for future in admin.delete_records(halves).values():
-        future.result(TIMEOUT_S)
+    job.forget([end // 2 for end in ends])
     wiring.state_store(job.config).drop()
 
 

@@ -119,16 +119,26 @@ class KafkaAdmin:
         return [plan.name for plan in missing]
 
     def _create(self, plans: Sequence[TopicPlan]) -> None:
-        asked = [NewTopic(plan.name, plan.partitions, plan.replication, config=dict(plan.config)) for plan in plans]
-        for name, future in self._admin.create_topics(asked, operation_timeout=self._timeout_s, request_timeout=self._timeout_s).items():
-            try:
-                future.result(self._timeout_s + 1)
-            except KafkaException as error:
-                if error_of(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another worker was first
-                    raise explain(error_of(error), f"creating the topic {name}") from error
-            except FutureTimeoutError as error:
-                message = f"creating the topic {name}: no answer within {self._timeout_s} s"
-                raise Unavailable(message) from error
+        left_over = {plan.name: plan for plan in plans}
+
+        def ask(left_s: float) -> None:
+            asked = [NewTopic(plan.name, plan.partitions, plan.replication, config=dict(plan.config)) for plan in left_over.values()]
+            failed: KafkaException | None = None
+            for name, future in self._admin.create_topics(asked, operation_timeout=left_s, request_timeout=left_s).items():
+                try:
+                    future.result(left_s + 1)
+                except KafkaException as error:
+                    if error_of(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another worker was first
+                        failed = error
+                        continue
+                except FutureTimeoutError as error:
+                    message = f"creating the topic {name}: no answer within {self._timeout_s} s"
+                    raise Unavailable(message) from error
+                del left_over[name]
+            if failed is not None:
+                raise failed
+
+        retried(f"creating {', '.join(left_over)}", self._timeout_s, ask)
 
     def _wait_for(self, plans: Sequence[TopicPlan]) -> None:
         deadline = time.monotonic() + self._timeout_s
