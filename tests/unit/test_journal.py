@@ -12,6 +12,7 @@ from streamer.app import journal
 from streamer.app.journal import EPOCH, VERSION, Entry
 from streamer.core.partition import PASSED_OVER_KEPT, PartitionData
 from streamer.core.ports import LogRecord, Topic
+from streamer.core.profile import NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -162,3 +163,36 @@ def test_a_state_is_asked_no_more_than_it_remembers() -> None:
     offsets = [*range(0, 4 * PASSED_OVER_KEPT, 2)]
     assert passes_over(offsets, offsets, 4 * PASSED_OVER_KEPT)
     assert not passes_over(offsets, offsets[:-1], 4 * PASSED_OVER_KEPT)
+
+
+def ticked(state: int, next_offset: int, told: Sequence[tuple[int, int]] = ((100, 10), (200, 20))) -> bool:
+    """Hold a state whose clock ticked last to `state` against a journal that ticked to 100 at offset 10, and to 200 at 20."""
+    entries = [journal.tick_entry(PartitionData("f", ticked=as_of), at_offset) for as_of, at_offset in told]
+    return journal.leads_to(entries, PartitionData("f", ticked=state), next_offset, None)
+
+
+def test_a_journal_leads_to_a_state_whose_clock_ticked_as_it_says() -> None:
+    assert ticked(NEVER, 0)
+    assert ticked(NEVER, 10)
+    assert ticked(100, 10)
+    assert ticked(100, 20)
+    assert ticked(200, 20)
+    assert ticked(200, 90)
+    assert ticked(200, 20, told=((100, 20), (200, 20)))  # an idle partition's clock goes on at one offset
+    assert ticked(100, 20, told=((100, 20), (200, 20)))
+
+
+def test_a_journal_does_not_lead_to_a_state_whose_clock_ticked_to_another_time_or_elsewhere() -> None:
+    assert not ticked(NEVER, 11)  # it should have ticked by now
+    assert not ticked(100, 9)  # ticked too early
+    assert not ticked(100, 21)
+    assert not ticked(200, 19)
+    assert not ticked(150, 15)  # no such tick
+    assert not ticked(300, 30)
+    assert not ticked(100, 10, told=())
+
+
+def test_in_the_script_of_a_state_are_the_ticks_after_its_own() -> None:
+    entries = [journal.tick_entry(PartitionData("f", ticked=as_of), 10) for as_of in (100, 200, 300)]
+    assert entries[1:] == list(journal.script(entries, PartitionData("f", ticked=100), 10))
+    assert [] == list(journal.script(entries, PartitionData("f", ticked=300), 10))
