@@ -188,7 +188,9 @@ def _nothing_around(name: str, port: Port) -> Port:  # noqa: ARG001  # as `Aroun
 
 @contextmanager
 def worker(config: Config, recorder: Recorder | None = None, around: Around = _nothing_around) -> Iterator[Worker]:
-    """Make a worker from the configuration, which tells `recorder` of its work and calls its ports through what `around` gives.
+    """Make a worker from the configuration, which tells `recorder` of its work.
+
+    It calls its ports, and its clock, through what `around` gives.
 
     Raises:
         Misconfigured: the servers are not as they must be.
@@ -226,7 +228,7 @@ def worker(config: Config, recorder: Recorder | None = None, around: Around = _n
         store=store,
         publishing=_publishing(config, event_log, store, around),
         reader=reader,
-        clock=SystemClock(),
+        clock=around("clock", SystemClock()),
         intake=intake,
         changes=changes,
         shelf=ModelShelf(store, reader, config.model.name, own_partitions[Topic.MODELS]),

@@ -44,7 +44,8 @@ def main(arguments: list[str]) -> int:
         shutil.rmtree(directory, ignore_errors=True)
         _print(outcome.line())
         v = outcome.verdict
-        total += Counter({"events": v.events, "changes": v.changes, "dead letters": v.letters})
+        total += Counter({"events": v.events, "changes": v.changes, "dead letters": v.letters, "customers": v.customers})
+        total += Counter({"ticks": v.ticks, "moved by time": v.decayed, "left by time": v.expired})
         total += outcome.befallen + outcome.told + Counter({"kills at named calls": outcome.points.total()})
     _print(f"in all: {', '.join(f'{count:,} {name}' for name, count in sorted(total.items()))}; {failed} seeds failed")
     return min(failed, 1)

@@ -1,5 +1,8 @@
 """One run of chaos: workers on servers of their own, events that keep coming, a script of what befalls, and a verdict once all is at rest.
 
+Weeks pass meanwhile: the workers' wall clock (`worker.py`) goes on with the events, and now and then without them, while they are held
+back. So customers fall silent, change segment and leave, idle partitions' clocks tick, and events come late.
+
 Law: whatever is hurt is hurt from outside, or by the launcher at a call (`worker.py`); the workers run the code that `streamer run` runs. A
 worker that ends by itself is started again, as a service manager would, but only where the protocol has it end.
 """
@@ -27,8 +30,9 @@ from streamer.core.partition import unpack_state
 from tests.chaos.cluster import SESSION_S, Cluster
 from tests.chaos.script import Script
 from tests.chaos.verdict import judge
+from tests.chaos.worker import CLOCK
 from tests.integration.kit import Job
-from tests.integration.test_job import COUNTING, shop
+from tests.integration.test_job import BEGIN_MS, DAY_MS, shop
 from tests.simulation.verdict import Violated
 
 if TYPE_CHECKING:
@@ -64,6 +68,27 @@ LEARNING = {
     "STREAMER_KAFKA__TIMEOUT_S": "15s",
     "STREAMER_REDIS__TIMEOUT_S": "2s",
 }
+# Windows, and the time after which a customer leaves, that many are silent for longer than in the days of a run.
+DAYS = 40
+FORGETFUL = """
+measures:
+  events: {lifetime_count: any}
+  views: {count: view}
+  purchases: {count: purchase}
+  spend: {sum: amount, of: purchase}
+  last_event: {last: any}
+features:
+  events_ever: {lifetime: events, transform: log1p}
+  days_since_event: {recency: last_event, cap: 30d, transform: log1p}
+  views_5d: {sum: views, window: 5d, transform: log1p}
+  purchases_9d: {sum: purchases, window: 9d, transform: log1p}
+  spend_9d: {sum: spend, window: 9d, transform: log1p}
+eligibility:
+  events: 3
+"""
+TIME = {"STREAMER_MODEL__RETENTION_S": "11d", "STREAMER_TIME__TICK_AFTER_S": "1s"}
+LULLS = 8
+LULL_SHARE = 0.3  # of the time between the begins of two
 # What the logs tell of: the line, and what it is called in a summary.
 TOLD = {
     "assignments": re.compile(r": from offset \d+"),
@@ -172,7 +197,8 @@ class Outcome:
         return (
             f"seed {self.script.seed} ({self.script.protocol} protocol, {'static' if self.script.static else 'other'} members, batches of "
             f"{self.script.records_max}): {v.events:,} events, {v.customers:,} customers, {v.changes:,} changes, {v.letters} dead letters, "
-            f"{v.epochs} epochs; {b['kill']} kills, {self.points.total()} of them at named calls, {b['zombie']} zombies, "
+            f"{v.epochs} epochs, {v.ticks} ticks, {v.decayed} moved and {v.expired} left by time alone; "
+            f"{b['kill']} kills, {self.points.total()} of them at named calls, {b['zombie']} zombies, "
             f"{b['broker']} broker restarts, {b['loss']} losses of Redis, {b['cut']} connections cut; "
             f"{', '.join(f'{self.told[name]} {name}' for name in TOLD)}; in {self.took_s:.0f} s: "
             "0 lost, 0 twice, versions grow, profiles as the oracle's to the byte"
@@ -189,6 +215,7 @@ class Run:
         self.script = script
         self.counts = counts
         self.directory = directory
+        self._clock = directory / "clock"
         self.slots: list[Slot] = []
         self.ghosts: list[tuple[Slot, float]] = []
         self.befallen: Counter[str] = Counter()
@@ -198,6 +225,7 @@ class Run:
         self._rng = random.Random(script.seed)
         self._events: list[tuple[bytes, bytes]] = []
         self._sent = 0
+        self._due = 0  # events whose time has come; those of a lull are held back
         self._topic = ""
         self._producer: Any = None
         self._planned: list[Point] = []  # for processes that are yet to be started
@@ -213,7 +241,7 @@ class Run:
         """
         self._begun_s = time.monotonic()
         declaration = self.directory / "counting.yaml"
-        declaration.write_text(COUNTING, encoding="utf-8")
+        declaration.write_text(FORGETFUL, encoding="utf-8")
         with Cluster(self.directory) as cluster:
             self.cluster = cluster
             self.job = ChaosJob(
@@ -221,6 +249,7 @@ class Run:
             )
             self.job.create()
             self._prepare_events()
+            self._pass(0)
             subscriber = subscribe(self.job)
             try:
                 self.slots = [self._start(f"w{i}") for i in range(WORKERS)]
@@ -259,7 +288,7 @@ class Run:
             else {"SESSION.TIMEOUT.MS": str(int(SESSION_S * 1000)), "HEARTBEAT.INTERVAL.MS": "1000"}
         )
         consumer = {f"STREAMER_KAFKA__CONSUMER__{name}": value for name, value in group.items()}
-        return {**LEARNING, **consumer, "STREAMER_BATCH__RECORDS_MAX": str(self.script.records_max)}
+        return {**LEARNING, **TIME, **consumer, "STREAMER_BATCH__RECORDS_MAX": str(self.script.records_max)}
 
     def _direct(self) -> Job:
         """The job, past the proxy."""
@@ -291,11 +320,25 @@ class Run:
             }
         )
 
-    def _send(self, count: int) -> None:
-        for key, value in self._events[self._sent : self._sent + count]:
+    def _pass(self, count: int) -> None:
+        """Let the time of so many more events come, and send those that are due, unless it is a lull."""
+        if self._sent == len(self._events):
+            return
+        self._due = min(self._due + count, len(self._events))
+        share = self._due / len(self._events)
+        self._wall(BEGIN_MS + int(share * DAYS * DAY_MS))
+        if share < 1.0 and share * LULLS % 1.0 > 1.0 - LULL_SHARE:
+            return
+        for key, value in self._events[self._sent : self._due]:
             self._producer.produce(self._topic, value, key)
-        self._sent += count
+        self._sent = self._due
         self._producer.poll(0)
+
+    def _wall(self, now_ms: int) -> None:
+        """Set the wall clock of every worker, at once."""
+        written = self._clock.with_suffix(".new")
+        written.write_text(str(now_ms), encoding="ascii")
+        written.replace(self._clock)
 
     # Processes
 
@@ -307,7 +350,7 @@ class Run:
         log = self.directory / f"{name}.log"
         log.touch()
         begin = log.stat().st_size
-        environment = {**self.job.environment, "STREAMER_APP__INSTANCE": f"chaos-{name}"}
+        environment = {**self.job.environment, "STREAMER_APP__INSTANCE": f"chaos-{name}", CLOCK: str(self._clock)}
         if not self.script.static:
             del environment["STREAMER_APP__INSTANCE"]
         with log.open("ab") as lines:
@@ -323,7 +366,7 @@ class Run:
         """Send events, wake whoever has slept enough, start again whoever is dead."""
         left = max(1, len(self.script.happenings) - self._done)
         each_s = (time.monotonic() - self._begun_s) / self._done if self._done > 10 else HAPPENING_S
-        self._send(max(1, int((len(self._events) - self._sent) * TICK_S / (left * each_s))))
+        self._pass(max(1, int((len(self._events) - self._due) * TICK_S / (left * each_s))))
         now = time.monotonic()
         for i, slot in enumerate(self.slots):
             if slot.wakes_at is not None and slot.wakes_at <= now:
@@ -439,13 +482,14 @@ class Run:
 
     def _rest(self) -> None:
         """Let nothing more befall anybody, and wait until every event is counted and nothing moves."""
-        self._send(len(self._events))
+        self._pass(len(self._events))
         self._until("the ghosts are gone", lambda: not self.ghosts, READY_S)
         self._until("the zombies wake", lambda: all(slot.wakes_at is None for slot in self.slots), READY_S)
         left = self._producer.flush(REST_S)
         if left:
             message = f"{left} events could not be sent"
             raise Violated(message)
+        self._wall(BEGIN_MS + (DAYS + 1) * DAY_MS)  # a day on which nothing happens
         with wiring.Watcher(self._direct().config) as watcher:
             ends = watcher.ends()
             seen: list[Any] = []

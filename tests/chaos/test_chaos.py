@@ -31,3 +31,6 @@ def test_whatever_befalls_real_servers_nothing_is_lost_and_nothing_doubled(tmp_p
     assert outcome.verdict.changes > 100
     assert outcome.points.total() > 0
     assert outcome.told["rebuilds"] > 0
+    assert outcome.verdict.ticks > 0
+    assert outcome.verdict.decayed > 0
+    assert outcome.verdict.expired > 0

@@ -6,6 +6,7 @@ The events, the journal, the models and the dead letters are read back from Kafk
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
@@ -38,6 +39,9 @@ class Verdict(NamedTuple):
     letters: int
     customers: int
     epochs: int
+    ticks: int  # of idle partitions' clocks
+    decayed: int  # changes of customers for whom only time had passed
+    expired: int  # changes of those who were silent for too long
 
 
 def judge(job: Job, seen_file: Path) -> Verdict:
@@ -56,7 +60,7 @@ def judge(job: Job, seen_file: Path) -> Verdict:
     shelf = ModelShelf(store, reader, config.model.name)
     rules = Rules(declaration, plan(declaration), intake, shelf, wiring.change_writer(config, declaration, 0))
     letters = [letter for place in range(_partitions_of_letters(job)) for letter in reader.read(Topic.DEAD_LETTERS, place, 0, READ_S)]
-    verdict = Verdict(0, len(seen), len(letters), 0, 0)
+    verdict = Verdict(0, len(seen), len(letters), 0, 0, 0, 0, 0)
     for partition in range(job.partitions):
         records, high = _events(job, partition)
         entries = journal.read(reader.read(Topic.JOURNAL, partition, 0, READ_S))
@@ -68,7 +72,11 @@ def judge(job: Job, seen_file: Path) -> Verdict:
             [source_offset(dict(letter.headers)) for letter in letters if source_partition(letter.headers) == partition],
         )
         compare(partition, expected, found)
+        causes = Counter(change["cause"] for change in found.told)
         verdict = verdict._replace(
+            ticks=verdict.ticks + sum(entry.kind == journal.TICK for entry in entries),
+            decayed=verdict.decayed + causes["decay"],
+            expired=verdict.expired + causes["expired"],
             events=verdict.events + len(records),
             customers=verdict.customers + len(expected.profiles),
             epochs=max(verdict.epochs, expected.data.epoch),

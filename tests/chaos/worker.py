@@ -2,6 +2,8 @@
 
 A line such as `kill store.commit before 3` means: SIGKILL to itself before the third call of `store.commit` from now on. `stop` is SIGSTOP:
 whoever wakes the process finds it at that very call. `never` takes it back. SIGUSR1 shows where every thread is.
+
+Its wall clock says what the file says that `CHAOS_CLOCK` names, so that weeks pass in minutes, for every worker alike.
 """
 
 from __future__ import annotations
@@ -11,10 +13,12 @@ import os
 import signal
 import sys
 from functools import partial
+from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from streamer.app import wiring
+from streamer.app.clock import SystemClock
 from streamer.app.config import load
 from streamer.app.logs import set_up
 from streamer.core.exits import exit_status, message
@@ -23,7 +27,20 @@ from tests.fakes.faults import LOCAL
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+CLOCK = "CHAOS_CLOCK"
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+
+
+class WallClock(SystemClock):
+    """A clock whose wall is a file: milliseconds since 1970."""
+
+    def __init__(self, file: Path) -> None:
+        """Read `file` whenever asked."""
+        self._file = file
+
+    def now_ms(self) -> int:
+        """Tell what the wall says."""
+        return int(self._file.read_text(encoding="ascii"))
 
 
 class Plan:
@@ -55,7 +72,9 @@ class Plan:
             os.kill(os.getpid(), number)
 
     def around(self, name: str, port: Any) -> Any:
-        """Stand between the worker and a port."""
+        """Stand between the worker and a port, and put the clock of this run in the clock's place."""
+        if name == "clock":
+            return WallClock(Path(os.environ[CLOCK]))
         return _Port(self, name, port)
 
     def listen(self) -> None:
