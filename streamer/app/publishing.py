@@ -72,18 +72,23 @@ class AtLeastOnce:
         self._log = log_
         self._timeout_s = timeout_s
         self._unacknowledged = False
+        self._lost = False  # something may not have arrived, and nobody can tell whose it was
         self._positions: dict[int, Committed] = {}
         self._sent: dict[int, Committed] = {}  # on their way since partitions were last given up: a rebalance may overtake them
 
     @property
     def pending(self) -> bool:
         """Tell whether anything is on its way."""
-        return self._unacknowledged or bool(self._positions)
+        return self._unacknowledged or self._lost or bool(self._positions)
 
     def ready(self) -> None:
         """Wait for what may still arrive, so that who reads the output next sees it."""
         if self._unacknowledged:
-            self._publisher.wait(self._timeout_s)
+            try:
+                self._publisher.wait(self._timeout_s)
+            except Unavailable:
+                self._lost = True
+                raise
             self._unacknowledged = False
 
     def send(self, publications: Sequence[Publication], records: Sequence[OutRecord] | None = None) -> None:
@@ -96,7 +101,7 @@ class AtLeastOnce:
 
     def finish(self) -> frozenset[int]:
         """Wait until everything is acknowledged, then send the positions on their way."""
-        self.ready()
+        self._arrived()
         if self._positions:
             self._log.commit(self._positions)
             self._sent |= self._positions
@@ -108,9 +113,16 @@ class AtLeastOnce:
 
         Nothing is kept of them, whatever comes of it: they may be another member's from now on.
         """
-        self.ready()
+        self._arrived()
         positions, self._positions, self._sent = self._sent | self._positions, {}, {}
         self._log.commit(positions, wait=True)
+
+    def _arrived(self) -> None:
+        """Raise `Unavailable` unless everything sent has arrived: a failure that somebody else took in, as a rebalance does, counts too."""
+        self.ready()
+        if self._lost:
+            message = "what was sent earlier was not acknowledged"
+            raise Unavailable(message)
 
     def give_up(self) -> None:
         """Forget positions; what is queued arrives all the same, and before the output is read."""
@@ -118,7 +130,7 @@ class AtLeastOnce:
         self._sent.clear()
         with suppress(Unavailable):
             self.ready()
-        self._unacknowledged = False
+        self._unacknowledged = self._lost = False
 
     def withdraw(self, partition: int) -> None:
         """Commit no position of it."""

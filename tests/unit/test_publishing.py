@@ -9,7 +9,7 @@ import pytest
 from streamer.app.publishing import AtLeastOnce, Publication
 from streamer.core import outbox
 from streamer.core.errors import Unavailable
-from streamer.core.ports import Committed
+from streamer.core.ports import Committed, OutRecord, Topic
 from tests.fakes.broker import FakeBroker, FakePublisher
 
 if TYPE_CHECKING:
@@ -71,3 +71,24 @@ def test_what_could_not_be_handed_over_is_not_committed_later() -> None:
     out.finish()
     out.handed_over()
     assert {} == log.committed
+
+
+def test_what_a_rebalance_could_not_hand_over_is_not_taken_for_sent_afterwards() -> None:
+    """The failure is told while partitions are revoked, where nobody hears it; the client has forgotten the records by then."""
+    broker, log = FakeBroker(), OvertakenLog()
+    broker.create("dead", 1)
+    out: Any = AtLeastOnce(FakePublisher(broker, {Topic.DEAD_LETTERS: "dead"}), log, 1.0)  # type: ignore[arg-type]  # it only commits
+    letter = OutRecord(Topic.DEAD_LETTERS, 0, b"key", b"nonsense", ())
+    out.send([Publication(0, "t", outbox.pack([letter]), Committed(5, "c5"))])
+    broker.down = True
+    with pytest.raises(Unavailable):
+        out.handed_over()
+    broker.down = False
+    assert out.pending
+    for goes_on in (out.finish, out.handed_over):
+        with pytest.raises(Unavailable, match="not acknowledged"):
+            goes_on()
+    assert {} == log.committed
+    out.give_up()
+    assert not out.pending
+    assert frozenset() == out.finish()
