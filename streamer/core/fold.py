@@ -565,7 +565,7 @@ def settle(plan: Plan, judge: Judge, sums: Sums, work: Work, u: int, p: int, now
     while boundary <= now and c < len(changes.slot):
         before = head[CLOCK]
         head[CLOCK] = boundary
-        if boundary - head[LAST] > judge.retention_ms[p]:
+        if boundary % DAY_MS == 0 and boundary - head[LAST] > judge.retention_ms[p]:
             return _leave(plan, judge, sums, work, u, p, offset, wide(EXPIRED), changes, c)
         c = _judge(plan, judge, sums, work, u, p, before, offset, wide(0), wide(DECAY), changes, c)
         boundary = next_boundary(plan, work, u)
