@@ -88,13 +88,20 @@ class Taken:
 
 
 def take(reading: Reading, batch: pa.RecordBatch) -> Taken:
-    """Check the rows of a batch with `n` rows and take the valid ones; a column that it lacks is empty."""
+    """Check the rows of a batch with `n` rows and take the valid events; a column that it lacks is empty.
+
+    Commands are none: who was erased is in history until it is scrubbed, and not any more then.
+    """
     decoded, values = _decoded(reading.projection, batch)
     n = batch.num_rows
     wanted = intake.wanted(reading.declaration, reading.projection)
     timestamp = _numbers(batch, "kafka_timestamp", -1)[0]
     offset = _numbers(batch, "offset", 0)[0]
     rows, record = intake.take(reading.plan, wanted, reading.limits, values, decoded, np.zeros(n, np.int32), offset, timestamp)
+    events = np.flatnonzero(rows.type >= 0)
+    if len(events) < len(record):
+        rows = rows._replace(**{name: np.ascontiguousarray(getattr(rows, name)[..., events]) for name in rows._fields})
+        record = record[events]
     start, length, hashed = decoded.cells[CUSTOMER_ID][record], decoded.lengths[CUSTOMER_ID][record], decoded.hashes[CUSTOMER_ID][record]
     slot, customers = intake.group(values, start, length, hashed, rows.part, 1)
     return Taken(rows._replace(slot=slot), record, customers, decoded.status)

@@ -44,6 +44,10 @@ COMMANDS = {
         "streamer.app.reconcile_command",
         "Tell everybody's present segment again, for subscribers who may have lost something; those who have not pass it over.",
     ),
+    "erase": Command(
+        "streamer.app.erase_command",
+        "Erase a customer: profile, vote and later events, with a notice and a tombstone for subscribers.",
+    ),
     "ingest": Command(
         "streamer.app.ingest_command",
         "Turn a file of rows into events by a mapping and send them, each customer's in the order of their time.",

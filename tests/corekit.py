@@ -18,7 +18,9 @@ import yaml
 from streamer.core import fold as folding
 from streamer.core.columns import read_only
 from streamer.core.declaration import Declaration, declare
-from streamer.core.fold import CAUSES, TALLIES, Rows
+from streamer.core.erasure import NOBODY, Rule, heed, make_rule
+from streamer.core.fold import CAUSES, ERASE, ERASED, PASSED, TALLIES, Rows
+from streamer.core.intake import Customers
 from streamer.core.model import Decision, ModelVersion, Scaling, Segment, features_as_of
 from streamer.core.partition import (
     DONE,
@@ -39,11 +41,13 @@ from tests import oracle
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from streamer.core.columns import F64, I64, U8
+    from streamer.core.columns import F64, I64, U8, U64
 
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
 T0 = 1_700_006_400_000  # a midnight
+COMMANDS = {"$erase": ERASE, "$erased": ERASED, "$passed": PASSED}
+REFUSE, ACCEPT = make_rule("a secret", refuse=True), make_rule("a secret", refuse=False)
 
 
 class Event(NamedTuple):
@@ -88,7 +92,8 @@ def valid(events: Sequence[Mapping[str, Any]], tree: Mapping[str, Any]) -> list[
 
 def as_rows(declaration: Declaration, events: Sequence[Event], slot: Mapping[tuple[int, str], int]) -> Rows:
     """Lay valid events out as the fold's columns."""
-    n, types = len(events), declaration.types
+    n = len(events)
+    types = {**COMMANDS, **{name: place for place, name in enumerate(declaration.types)}}
     numbers = [[_number(declaration, e.row, source.field, source.decimals) for e in events] for source in declaration.sources]
     texts = [[_text(e.row, measure.field) for e in events] for measure in declaration.distincts]
     shape, wide = (len(numbers), n), (len(texts), n)
@@ -97,7 +102,7 @@ def as_rows(declaration: Declaration, events: Sequence[Event], slot: Mapping[tup
         slot=np.array([slot[e.part, e.row["customer_id"]] for e in events], np.int32),
         offset=np.array([e.offset for e in events], np.int64),
         time=np.array([e.row["occurred_at"] for e in events], np.int64),
-        type=np.array([types.index(name) if (name := e.row["event_type"]) in types else len(types) for e in events], np.int32),
+        type=np.array([types.get(e.row["event_type"], len(declaration.types)) for e in events], np.int32),
         event_id=np.array([hashed(e.row["event_id"]) for e in events], np.uint64),
         value=np.array([[value or 0 for value in column] for column in numbers], np.int64).reshape(shape),
         there=np.array([[value is not None for value in column] for column in numbers], np.uint8).reshape(shape),
@@ -155,10 +160,13 @@ class Stream:
     versions: dict[int, ModelVersion] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
     tally: I64 = field(default_factory=lambda: np.zeros(TALLIES, np.int64))
+    rule: Rule = REFUSE
+    refused: int = 0
 
     def __post_init__(self) -> None:
         """Begin every partition at nothing."""
         self.plan = plan(self.declaration)
+        self.erased: Sequence[U64] = [NOBODY] * self.parts
         self.states = self.states or [pack_state(PartitionData(self.declaration.version)) for _ in range(self.parts)]
 
     @classmethod
@@ -173,9 +181,13 @@ class Stream:
     def fold(self, events: Sequence[Event], swept: Iterable[tuple[int, str]] = ()) -> list[Change]:
         """Fold one batch, swept customers first; returns its changes."""
         sweep = [key for key in swept if key in self.profiles]
-        names = list(dict.fromkeys([*((e.part, e.row["customer_id"]) for e in events), *sweep]))
+        names = sorted(dict.fromkeys([*((e.part, e.row["customer_id"]) for e in events), *sweep]), key=lambda key: key[0])
         slot = {key: u for u, key in enumerate(names)}
         rows = as_rows(self.declaration, events, slot)
+        start = np.searchsorted([part for part, _ in names], np.arange(self.parts + 1))
+        heeded = heed(self.rule, rows, Customers(*joined([name.encode() for _, name in names]), start), self.erased)
+        rows = rows._replace(**{name: np.ascontiguousarray(getattr(rows, name)[..., heeded.kept]) for name in rows._fields})
+        self.erased, self.refused = heeded.erased, self.refused + int(heeded.refused.sum())
         extra = np.bincount(rows.slot, minlength=len(names)).astype(np.int64)
         work = unpack(self.plan, *joined([self.profiles.get(key, b"") for key in names]), extra)
         data = [unpack_state(state) for state in self.states]

@@ -24,6 +24,7 @@ WHOLE_MAX = 10**12
 WHOLE_DIGITS_MAX = 13
 EXPONENT_DIGITS_MAX = 15
 BUCKETS = 64
+ERASE = "$erase"
 DURATION_MAX_MS = 36_500 * DAY_MS
 EVENTS_MAX = (2**63 - 1) // WHOLE_MAX  # so many of the greatest values still sum exactly in 64 bits
 ID_BYTES_MAX = {"event_id": 128, "customer_id": 256, "event_type": 64}
@@ -98,9 +99,12 @@ def refused(events: pd.DataFrame, declaration: Declaration) -> pd.Series[Any]:
     return pd.Series(reasons, index=events.index, dtype=object, name="refused")
 
 
-def counted(events: pd.DataFrame, declaration: Declaration) -> pd.DataFrame:
-    """The events that count, in log order: without refused ones, then without repeated ids; amounts in other currencies are null."""
-    valid = events[refused(events, declaration).isna().to_numpy(dtype=bool)]
+def counted(events: pd.DataFrame, declaration: Declaration, later_events: str = "refuse") -> pd.DataFrame:
+    """The events that count, in log order: without refused ones, those of erased customers, and repeated ids.
+
+    Amounts in other currencies are null. Of who was erased, later events count where they are accepted.
+    """
+    valid = _unerased(events[refused(events, declaration).isna().to_numpy(dtype=bool)], later_events)
     ids = pd.DataFrame({"customer": _numbered(_texts(valid["customer_id"]))[0], "event": _numbered(_texts(valid["event_id"]))[0]})
     kept = valid[~ids.duplicated(keep="first").to_numpy(dtype=bool)].reset_index(drop=True)
     amount = kept["amount"].astype("Int64").mask(pd.Series(_foreign(kept, declaration)))
@@ -173,6 +177,18 @@ def scaled(text: str, decimals: int) -> int | None:
     return None if whole > WHOLE_MAX else -whole if sign else whole
 
 
+def _unerased(events: pd.DataFrame, later_events: str) -> pd.DataFrame:
+    """Leave out commands, and the events that they erase or that are refused for them."""
+    if later_events not in {"refuse", "accept"}:
+        message = f"later_events is {later_events!r}, neither refuse nor accept"
+        raise ValueError(message)
+    customers, types = _texts(events["customer_id"]), _texts(events["event_type"])
+    erased_at = {customer: row for row, (customer, name) in enumerate(zip(customers, types, strict=True)) if name == ERASE}
+    last = len(events) if later_events == "refuse" else 0
+    kept = [row > max(erased_at[customer], last) if customer in erased_at else True for row, customer in enumerate(customers)]
+    return events[np.array(kept, dtype=bool)]
+
+
 # Validity
 
 
@@ -183,7 +199,8 @@ def _id_faults(events: pd.DataFrame) -> list[tuple[str, Mask]]:
         sizes = np.array([0 if text is None else len(_utf8(text)) for text in texts], dtype=np.int64)
         faults += [(f"{name} is empty", sizes == 0), (f"{name} is longer than {bytes_max} bytes", sizes > bytes_max)]
     types = _texts(events["event_type"])
-    return [*faults, ("event_type is a command", np.array([text is not None and text.startswith("$") for text in types], dtype=bool))]
+    unknown = np.array([text is not None and text.startswith("$") and text != ERASE for text in types], dtype=bool)
+    return [*faults, ("event_type is an unknown command", unknown)]
 
 
 def _field_faults(events: pd.DataFrame, declaration: Declaration) -> list[tuple[str, Mask]]:
@@ -199,13 +216,14 @@ def _field_faults(events: pd.DataFrame, declaration: Declaration) -> list[tuple[
 
 def _property_faults(events: pd.DataFrame, measures: Mapping[str, Measure]) -> list[tuple[str, Mask]]:
     faults: list[tuple[str, Mask]] = []
+    event = np.array([text != ERASE for text in _texts(events["event_type"])], dtype=bool)  # a command's properties mean nothing
     for measure in measures.values():
         name = _property_name(measure.source)
         if name is None or measure.kind == "distinct":
             continue
         _, known = _property_numbers(events, name, measure.decimals)
         there = np.array([text is not None for text in _properties(events, name)], dtype=bool)
-        faults.append((f"properties.{name} is no number in range", _named(events, measure) & there & ~known))
+        faults.append((f"properties.{name} is no number in range", event & _named(events, measure) & there & ~known))
     return faults
 
 

@@ -24,7 +24,9 @@ def archive(
     idle_exit: Annotated[
         float | None, typer.Option(help="Stop once nothing new has come for so many seconds.", min=0.1, metavar="SECONDS")
     ] = None,
-    compact: Annotated[bool, typer.Option("--compact", help="Only put together the files of days that are over, and stop.")] = False,
+    compact: Annotated[
+        bool, typer.Option("--compact", help="Only take out who was erased, put together the files of days that are over, and stop.")
+    ] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Only read every byte of history and compare it with the manifest.")] = False,
 ) -> None:
     """Write events and the journal to history (Parquet files), until SIGTERM or SIGINT; start more of these to scale.
@@ -62,11 +64,11 @@ def archive(
 def _compact(config: Config) -> None:
     from streamer.app.archiver import tidy
     from streamer.app.clock import SystemClock
-    from streamer.app.wiring import history_writer
+    from streamer.app.wiring import erasure_rule, history_writer
 
     history = history_writer(config)
     partitions = sorted({partition for _, partition in history.partitions()})
-    less, deleted = tidy(history, partitions, SystemClock().now_ms())
+    less, deleted = tidy(history, partitions, SystemClock().now_ms(), erasure_rule(config))
     typer.echo(f"{less:,} files less after putting days together; {deleted:,} deleted that nobody needs")
 
 

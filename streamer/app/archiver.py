@@ -9,6 +9,7 @@ Laws:
    in memory comes to `buffer_bytes_max`: then the largest part is written.
 4. The journal of a partition is brought up to date before its events are begun, so that a record that ends whoever reads it, which the
    journal tells to pass over, is passed over here too.
+5. Events that the worker refuses because their customer was erased are not in history either.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamer.adapters.avro import codec, wire
-from streamer.adapters.history import JournalRecord, Kind, day_of, event_rows, joined_rows, journal_rows
+from streamer.adapters.history import JournalRecord, Kind, day_of, erased_in, event_rows, joined_rows, journal_rows
 from streamer.app.commits import BACKOFF_FIRST_S, BACKOFF_MAX_S
 from streamer.app.journal import ENTRY, QUARANTINE
+from streamer.app.tools import REFUSE
+from streamer.core.erasure import NOBODY, heed, marked
 from streamer.core.errors import LostOwnership, Misconfigured, Unavailable
 from streamer.core.history import cuts, event_columns
+from streamer.core.intake import group
 from streamer.core.ports import Committed, OffsetOutOfRange, Topic
 
 if TYPE_CHECKING:
@@ -33,8 +37,9 @@ if TYPE_CHECKING:
 
     from streamer.adapters.history import Batch, HistoryWriter
     from streamer.app.clock import Clock
-    from streamer.app.intake import Intake
-    from streamer.core.columns import I64, Fetched
+    from streamer.app.intake import Intake, Taken
+    from streamer.core.columns import I64, U64, Fetched
+    from streamer.core.erasure import Rule
     from streamer.core.ports import EventLog, LogRecord, TopicReader
 
 log = logging.getLogger(__name__)
@@ -55,6 +60,7 @@ class Settings:
     roll_s: float = 300.0
     tidy_s: float = 3_600.0
     records_max: int = 5_000
+    erasure: Rule = REFUSE  # how later events of erased customers are treated
     wait_s: float = 0.1
     gather_s: float = 0.05
 
@@ -88,6 +94,8 @@ class Held:
     started: bool = False
     nothing_before: int = 0  # from the position to here there is no record
     quarantined: set[int] = field(default_factory=set)
+    erased: U64 = field(default_factory=lambda: NOBODY)  # the keyed hashes of who was erased, in history or in hand, and is refused
+    marks: list[str] = field(default_factory=list)  # of those whom commands in hand erase
 
     @property
     def read_to(self) -> int:
@@ -102,7 +110,7 @@ class Held:
 
     def written(self, end: int) -> None:
         """Begin the next file."""
-        self.first, self.batches, self.rows, self.size_bytes = end, [], 0, 0
+        self.first, self.batches, self.rows, self.size_bytes, self.marks = end, [], 0, 0, []
         self.since_s = float("inf")
 
 
@@ -242,7 +250,7 @@ class Archiver:
             if partition not in self._held and at_s <= now_s:
                 state = self._tools.history.state(Kind.EVENTS, partition)
                 first = _begin(Kind.EVENTS, partition, state.next_offset, self._bounds(Kind.EVENTS, partition))
-                self._held[partition] = Held(partition, first, first, state.latest_timestamp)
+                self._held[partition] = Held(partition, first, first, state.latest_timestamp, erased=self._erased(state.erased))
                 self._waiting[partition] = (now_s, pause_s)
                 told = self._tools.history.state(Kind.JOURNAL, partition).entries
                 self._held[partition].quarantined |= {offset for entry in told for offset in entry.quarantined if offset >= first}
@@ -261,10 +269,11 @@ class Archiver:
         for one in self._held.values():
             if one.quarantined:
                 unread |= (fetched.partition == one.number) & np.isin(fetched.offset, list(one.quarantined))
-        taken, decoded = tools.intake.read(fetched, np.zeros(len(fetched), np.int32), unread)
+        taken, decoded = tools.intake.read(fetched, fetched.partition, unread)
+        record = self._heed(taken)
         where = fetched.partition, fetched.offset, fetched.timestamp
-        rows = event_rows(event_columns(tools.intake.columns, decoded, taken.values, taken.record, *where))
-        partition, offset, timestamp = fetched.partition[taken.record], fetched.offset[taken.record], fetched.timestamp[taken.record]
+        rows = event_rows(event_columns(tools.intake.columns, decoded, taken.values, record, *where))
+        partition, offset, timestamp = fetched.partition[record], fetched.offset[record], fetched.timestamp[record]
         for number in np.unique(fetched.partition).tolist():
             held = self._held.get(number)
             if held is None:
@@ -277,6 +286,23 @@ class Archiver:
                 held.since_s = min(held.since_s, tools.clock.monotonic_s())
                 self._end_range(held)
 
+    def _erased(self, marks: Sequence[str]) -> U64:
+        """Tell who was erased, and is refused. Raises `Misconfigured` where that was under another key."""
+        rule = self._settings.erasure
+        return np.unique(np.array([marked(rule, mark.encode()) for mark in marks if rule.refuse], np.uint64))
+
+    def _heed(self, taken: Taken) -> I64:
+        """Leave out the events of those who were erased before; gives the records that are kept."""
+        held = self._held
+        if not any(len(one.erased) for one in held.values()) and not (len(taken.rows.type) and taken.rows.type.min() < 0):
+            return taken.record
+        slot, customers = group(taken.values, taken.id_start, taken.id_length, taken.id_hash, taken.rows.part, self._partitions)
+        erased = [held[p].erased if p in held else NOBODY for p in range(self._partitions)]
+        heeded = heed(self._settings.erasure, taken.rows._replace(slot=slot), customers, erased)
+        for number, one in held.items():
+            one.erased = heeded.erased[number]
+        return taken.record[heeded.kept]
+
     def _spread(self, held: Held, rows: Batch, offset: I64, timestamp: I64) -> None:
         """Put one partition's rows into files, closing each where it ends (3)."""
         begins, running = cuts(offset, timestamp, held.latest, held.last, self._settings.file_offsets)
@@ -288,7 +314,9 @@ class Archiver:
                 self._close(held, max(boundary, held.last + 1) if same_day else int(offset[at]))
                 if self._held.get(held.number) is not held:
                     return
-            held.add(rows.slice(at, end - at))
+            part = rows.slice(at, end - at)
+            held.add(part)
+            held.marks += [self._settings.erasure.mark(customer.encode()) for customer in erased_in(part)]
             held.last, held.latest = int(offset[end - 1]), int(running[end - 1])
 
     def _end_range(self, held: Held) -> None:
@@ -315,7 +343,7 @@ class Archiver:
     def _close(self, held: Held, end: int) -> None:
         """Write the file that is being filled, up to before `end`, then let the group know."""
         try:
-            self._tools.history.append(Kind.EVENTS, held.number, held.first, end, held.batches, held.latest)
+            self._tools.history.append(Kind.EVENTS, held.number, held.first, end, held.batches, held.latest, erased=held.marks)
         except LostOwnership as error:
             log.warning("partition %d: %s", held.number, error)
             self._again(held.number)
@@ -376,11 +404,18 @@ class Archiver:
         if now_s < self._tidy_due_s or not self._held:
             return
         self._tidy_due_s = now_s + self._settings.tidy_s
-        tidy(self._tools.history, sorted(self._held), now_ms)
+        tidy(self._tools.history, sorted(self._held), now_ms, self._settings.erasure)
 
 
-def tidy(history: HistoryWriter, partitions: Sequence[int], now_ms: int) -> tuple[int, int]:
-    """Put together the files of days that are over, and delete what nobody needs any more; gives how many files less, and deleted."""
+def tidy(history: HistoryWriter, partitions: Sequence[int], now_ms: int, rule: Rule) -> tuple[int, int]:
+    """Take out who was erased, put together the files of days that are over, and delete what nobody needs any more.
+
+    Gives how many files less, and deleted.
+    """
+    for partition in partitions:
+        taken = history.scrub(partition, lambda customer: rule.mark(customer.encode()))
+        if taken:
+            log.info("partition %d: %d events of erased customers were taken out of history", partition, taken)
     less = sum(history.compact(kind, partition, day_of(now_ms), now_ms) for kind in Kind for partition in partitions)
     deleted = history.clean(partitions, now_ms) if partitions else 0
     if less or deleted:

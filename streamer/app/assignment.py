@@ -20,8 +20,9 @@ from streamer.app.protocol import Base, MovedByHand, Seen, looked_back, recover
 from streamer.app.publishing import Publication
 from streamer.app.quarantine import Attempts
 from streamer.core import outbox
-from streamer.core.errors import Corrupt, LostOwnership, Misconfigured
-from streamer.core.partition import BEGINS, DONE, PartitionData, unpack_state
+from streamer.core.erasure import same_key
+from streamer.core.errors import Corrupt, LostOwnership, Misconfigured, Unavailable
+from streamer.core.partition import BEGINS, DONE, PartitionData, digest, unpack_erased, unpack_state
 from streamer.core.ports import Committed, OffsetOutOfRange, Topic
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def take_over(tools: Tools, settings: Settings, declaration: Declaration, partit
     builds_on = recovery.until is not None and recovery.base is Base.STATE
     if builds_on and (forked or not _led_to(tools, declaration, state, partition, entries)):
         recovery = replace(recovery, base=Base.NOTHING)
-    owned = _owned(tools, declaration, partition, token, state, recovery)
+    owned = _owned(tools, settings, declaration, partition, token, state, recovery)
     owned.began_from_state = recovery.until is not None and recovery.base is Base.STATE
     owned.script = journal.script(entries, owned.data, owned.next_offset)
     owned.attempts = quarantine.attempts(state.attempts)
@@ -168,10 +169,12 @@ def _complete_from(tools: Tools, partition: int, entries: Sequence[journal.Entry
     return entries[0].at_offset + 1 if entries else NO_LIMIT
 
 
-def _owned(tools: Tools, declaration: Declaration, partition: int, token: str, state: PartitionState, recovery: Recovery) -> Owned:
+def _owned(
+    tools: Tools, settings: Settings, declaration: Declaration, partition: int, token: str, state: PartitionState, recovery: Recovery
+) -> Owned:
     """Begin from what the recovery says; a sweep begins anew, since another server counts its cursor otherwise."""
     if recovery.base is Base.STATE:
-        data = _data(partition, state, declaration)
+        data = _with_erased(tools, settings, partition, _data(partition, state, declaration))
         data = replace(data, rebuilding=recovery.until is not None, cursor=data.cursor if data.swept else BEGINS)
         if recovery.until is not None:  # a slice of it may have been published by nobody
             data = replace(data, reconcile="", reconcile_cursor=DONE, reconciled=0)
@@ -209,6 +212,19 @@ def _tail(tools: Tools, settings: Settings, topic: Topic, partition: int) -> lis
         if first < end:
             found += tools.reader.read(topic, place, max(first, end - TAIL_RECORDS), settings.publish_timeout_s, end)
     return [record for record in found if topic is not Topic.DEAD_LETTERS or source_partition(record.headers) == partition]
+
+
+def _with_erased(tools: Tools, settings: Settings, partition: int, data: PartitionData) -> PartitionData:
+    """Read who was erased, and is refused."""
+    if not data.erased_key:
+        return data
+    if settings.erasure.refuse:
+        same_key(settings.erasure, data.erased_key)
+    erased = unpack_erased(tools.store.erased(partition))
+    if digest(erased) != data.erased_digest:
+        message = f"what Redis keeps of the erased customers of partition {partition} is not of its state: it changed meanwhile"
+        raise Unavailable(message)
+    return replace(data, erased=erased)
 
 
 def _data(partition: int, state: PartitionState, declaration: Declaration) -> PartitionData:

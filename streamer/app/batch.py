@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 
 from streamer.core.columns import read_only
+from streamer.core.erasure import heed, make_rule
 from streamer.core.errors import Corrupt
-from streamer.core.fold import TALLIES, Changes, fold
+from streamer.core.fold import ERASE, TALLIES, Changes, fold
 from streamer.core.intake import Customers, group, hash_ids
 from streamer.core.ports import Packed
 from streamer.core.profile import CORRUPT, OTHER_VERSION, pack, unpack
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 
     from streamer.app.intake import Taken
     from streamer.app.logs import Pseudonyms
-    from streamer.core.columns import I64, U8
-    from streamer.core.fold import Judge, Sums
+    from streamer.core.columns import I64, U8, U64
+    from streamer.core.erasure import Rule
+    from streamer.core.fold import Judge, Rows, Sums
     from streamer.core.plan import Plan
 
     Load: TypeAlias = Callable[[Sequence[int], Sequence[tuple[U8, I64]]], list[Packed]]
@@ -31,13 +33,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """What a batch came to: the customers, their changes and their new profiles."""
+    """What a batch came to: the rows that count, the customers, their changes and their new profiles."""
 
+    rows: Rows  # of the batch, without those of erased customers that are refused
     customers: Customers
     changes: Changes
     changed: int
     values: Packed  # of all the batch's customers, in order
     tally: I64  # (p, TALLIES)
+    erasures: I64  # (p,) commands to erase somebody that were carried out
+    refused: I64  # (p,) rows refused because their customer was erased
+    erased: Sequence[U64]  # (p,) the keyed hashes of all who were erased and are refused
 
     def profiles(self, part: int) -> Packed:
         """Give one partition's new profiles."""
@@ -65,6 +71,9 @@ def joined(packs: Sequence[Packed]) -> Packed:
     )
 
 
+ACCEPT = make_rule(None, refuse=False)
+
+
 class Parts(NamedTuple):
     """The `p` partitions of a batch."""
 
@@ -73,6 +82,8 @@ class Parts(NamedTuple):
     sums: Sums
     watermark: I64  # (p,)
     era: int
+    erased: Sequence[U64]  # (p,) the keyed hashes of those who were erased before
+    rule: Rule = ACCEPT  # how these are treated
     pseudonyms: Pseudonyms | None = None  # how an error names a customer; else it names nobody
 
 
@@ -84,6 +95,7 @@ def fold_batch(plan: Plan, parts: Parts, taken: Taken, swept: Mapping[int, Packe
 
     Raises:
         Corrupt: A profile is not what this program writes, or is of another feature version.
+        Misconfigured: Somebody was erased under another key.
         Unavailable: Redis did not answer.
 
     """
@@ -93,6 +105,9 @@ def fold_batch(plan: Plan, parts: Parts, taken: Taken, swept: Mapping[int, Packe
     loaded = joined(load([numbers[i] for i in found], [customers.of(i) for i in found]))
     events = len(taken.rows.slot)
     rows = taken.rows._replace(slot=slot[:events])
+    heeded = heed(parts.rule, rows, customers, parts.erased)
+    if heeded.refused.any():
+        rows = rows._replace(**{name: getattr(rows, name)[..., heeded.kept] for name in rows._fields})
     extra = np.bincount(rows.slot, minlength=len(customers.id_bounds) - 1).astype(np.int64)
     work = unpack(plan, read_only(loaded.values), loaded.bounds, extra)
     bad = np.flatnonzero((work.found == OTHER_VERSION) | (work.found == CORRUPT))
@@ -102,7 +117,9 @@ def fold_batch(plan: Plan, parts: Parts, taken: Taken, swept: Mapping[int, Packe
     swept_slot, swept_part = slot[events:], part[events:]
     changes, changed = fold(plan, parts.judge, parts.sums, work, rows, swept_slot, swept_part, parts.era, parts.watermark, tally)
     values, bounds = pack(plan, work, np.arange(len(extra)))
-    return Folded(customers, changes, changed, Packed(customers.ids, customers.id_bounds, values, bounds), tally)
+    packed = Packed(customers.ids, customers.id_bounds, values, bounds)
+    erasures = np.bincount(rows.part[rows.type == ERASE], minlength=len(numbers))
+    return Folded(rows, customers, changes, changed, packed, tally, erasures, heeded.refused, heeded.erased)
 
 
 def _number(taken: Taken, swept: Mapping[int, Packed], parts: int) -> tuple[np.ndarray, np.ndarray, Customers]:

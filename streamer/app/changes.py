@@ -14,7 +14,7 @@ import numpy as np
 from streamer.adapters.avro import codec, wire
 from streamer.core import outbox
 from streamer.core.encoding import ID_BYTES, Place, Strings, Texts, encode_changes, name_changes
-from streamer.core.fold import CAUSES
+from streamer.core.fold import CAUSES, ERASURE
 from streamer.core.model import NEW, segment_id_of
 from streamer.core.ports import OutRecord, Topic
 from streamer.core.profile import FIRST_CODE, NEW_SEGMENT
@@ -101,7 +101,7 @@ class ChangeWriter:
 
         `numbers` gives the Kafka partition of each of the batch's partitions, `names` the names of segments by their numbers in the version
         that each has adopted, `stamps` the headers that every record of a partition's commit bears. Returns each partition's changes in
-        order.
+        order, and behind the notice of an erasure, if there is one, its tombstone.
         """
         ids, bounds = customers.ids.tobytes(), customers.id_bounds.tolist()
         slots = changes.slot[:count].tolist()
@@ -115,20 +115,19 @@ class ChangeWriter:
                 continue
             headers = (*self._head, *stamps[partition])
             frame = outbox.pack_headers((*headers, (CHANGE_ID, b"0" * ID_BYTES)))[:-ID_BYTES]
-            place = Place(partition, self._topic_number, _array(frame), len(headers) + 1)
+            stamp = outbox.pack_headers(stamps[partition])
+            place = Place(partition, self._topic_number, _array(frame), len(headers) + 1, _array(stamp), len(stamps[partition]))
             packed, values = encode_changes(
                 self._texts_of(names[part]), changes, count, customers.ids, customers.id_bounds, joined, chosen, place, detected_at
             )
-            records = [
-                OutRecord(
-                    Topic.CHANGES,
-                    partition,
-                    ids[bounds[slots[c]] : bounds[slots[c] + 1]],
-                    packed[begin:end],
-                    (*headers, (CHANGE_ID, joined[ID_BYTES * c : ID_BYTES * (c + 1)])),
-                )
-                for c, (begin, end) in zip(chosen.tolist(), values, strict=True)
-            ]
+            records = []
+            for c, (begin, end), cause in zip(chosen.tolist(), values, changes.cause[chosen].tolist(), strict=True):
+                key = ids[bounds[slots[c]] : bounds[slots[c] + 1]]
+                if end:
+                    change_id = (CHANGE_ID, joined[ID_BYTES * c : ID_BYTES * (c + 1)])
+                    records.append(OutRecord(Topic.CHANGES, partition, key, packed[begin:end], (*headers, change_id)))
+                if cause == ERASURE:
+                    records.append(OutRecord(Topic.CHANGES, partition, key, None, stamps[partition]))
             written[partition] = Written(packed, records)
         return written
 

@@ -17,7 +17,8 @@ from streamer.app.changes import Written
 from streamer.core import outbox
 from streamer.core.columns import Fetched
 from streamer.core.errors import Unavailable
-from streamer.core.partition import Learned, PartitionData, pack_state, unstack_sums
+from streamer.core.fold import PASSED
+from streamer.core.partition import Learned, PartitionData, pack_erased, pack_state, unstack_sums
 from streamer.core.plan import hourly
 from streamer.core.ports import Commit, Committed, Outcome, OutRecord, Packed
 from streamer.core.reasons import Reason
@@ -61,7 +62,7 @@ class Decided(NamedTuple):
 
     commits: list[tuple[Commit, PartitionData]]
     records: list[OutRecord]
-    told: Bool  # (changed,) which of the changes are published
+    told: Bool  # (changed,) which of the changes are published; tombstones alone too
 
 
 def stamp(commit_id: str, next_offset: int) -> Headers:
@@ -78,10 +79,11 @@ def stamped(headers: Headers) -> Committed | None:
 
 def decide(tools: Tools, settings: Settings, partitions: Sequence[Owned], sums: Sums, batch: FoldedBatch) -> Decided:
     """Decide the commit of each partition that has events or a slice of a sweep, and what they publish; `partitions` as in the fold."""
-    folded, rows = batch.folded, batch.taken.rows
+    folded, rows = batch.folded, batch.folded.rows
     refusals = _letters(batch.fetched, batch.taken, settings.topic)
     began = np.full(len(partitions), np.iinfo(np.int64).max)
-    np.minimum.at(began, rows.part, rows.time)
+    timed = (rows.type >= 0) | (rows.type == PASSED)
+    np.minimum.at(began, rows.part[timed], rows.time[timed])
     ends = np.full(settings.partitions, -1, np.int64)
     np.maximum.at(ends, batch.fetched.partition, batch.fetched.offset + 1)
     next_offsets = [max(owned.next_offset, int(ends[owned.number])) for owned in partitions]
@@ -114,9 +116,14 @@ def decide(tools: Tools, settings: Settings, partitions: Sequence[Owned], sums: 
             watermark=int(batch.watermark[i]),
             began=min(owned.data.began, int(began[i])),
             learned=_learned(owned.data, sums, i),
+            scrub=bool(folded.erasures[i]) and owned.until is None,
         ).went_on(hourly(tools.intake.plan), batch.slices[number][0] if number in batch.slices else None)
+        erased = None
+        if folded.erased[i] is not owned.data.erased:
+            data = data.erasing(settings.erasure.key_name, folded.erased[i])
+            erased = pack_erased(data.erased)
         body = pack_state(data), outbox.pack(refused, changes.packed), folded.profiles(i)
-        commit = Commit(number, owned.token, owned.commit_id, commit_ids[i], next_offset, *body, announce={}, clears=owned.clears)
+        commit = Commit(number, owned.token, owned.commit_id, commit_ids[i], next_offset, *body, {}, owned.clears, erased)
         commits.append((commit, data))
         published += [*changes.records, *refused]
     return Decided(commits, published, told)

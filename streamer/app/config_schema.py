@@ -279,6 +279,27 @@ class Time:
 
 
 @dataclass(frozen=True, slots=True)
+class Erasure:
+    """What becomes of a customer who was erased, and comes again."""
+
+    later_events: Annotated[
+        Literal["refuse", "accept"],
+        Setting(
+            kinds.choice("refuse", "accept"),
+            "Whether later events of an erased customer are dropped, or begin a new customer. The same for every worker and archiver.",
+        ),
+    ] = "refuse"
+    key: Annotated[
+        Secret | None,
+        Setting(
+            kinds.secret(),
+            "Key of the hashes that erased customers are known by. Never change it once somebody was erased.",
+            nullable="a key that everybody knows, so that who reads the hashes can test guesses",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
 class Journal:
     """What earlier runs decided."""
 
@@ -383,6 +404,7 @@ class Config:
             "published at least once, and `change_id` and `version` tell repeats; stop every worker before switching.",
         ),
     ] = "on"
+    erasure: Erasure = field(default_factory=Erasure)
     journal: Journal = field(default_factory=Journal)
     history: History = field(default_factory=History)
     log: Log = field(default_factory=Log)

@@ -20,6 +20,7 @@ from streamer.adapters.avro.writer_schemas import SchemaRefused
 from streamer.core import intake
 from streamer.core.avro_schema import NotCovered
 from streamer.core.decoding import decode, new_decoded
+from streamer.core.fold import ERASE
 from streamer.core.history import with_whole_events
 from streamer.core.opcodes import compile_program
 from streamer.core.plan import plan
@@ -130,9 +131,19 @@ class Intake:
                 rewritten.extend(self._rewrite(fetched, openings, found[out.status[found] == Reason.OK], writer, out.status))
         values = self._decode_rewritten(values, rewritten, out)
         rows, record = intake.take(self.plan, self._wanted, self._limits, values, out, part, fetched.offset, fetched.timestamp)
+        if len(rows.type) and rows.type.min() < ERASE:
+            rows, record = self._ours_alone(rows, record, openings, out)
         column = intake.CUSTOMER_ID
         ids = out.cells[column][record], out.lengths[column][record], out.hashes[column][record]
         return Taken(rows, record, out.status, values, *ids), out
+
+    def _ours_alone(self, rows: Rows, record: I64, openings: wire.Openings, out: Decoded) -> tuple[Rows, I64]:
+        """Refuse commands that only history has, from anybody else."""
+        written = np.array([schema_id == self.own_id for schema_id in openings.ids], np.bool_)
+        foreign = (rows.type < ERASE) & ~written[openings.writer[record]]
+        out.status[record[foreign]] = Reason.UNKNOWN_COMMAND
+        kept = np.flatnonzero(~foreign)
+        return rows._replace(**{name: np.ascontiguousarray(getattr(rows, name)[..., kept]) for name in rows._fields}), record[kept]
 
     def _reading(self, schema_id: wire.SchemaId, writer: WriterSchema) -> Reading | None:
         """Compile a writer's schema once; None where its records can't be held to the rules."""

@@ -14,6 +14,9 @@ Working:
    again without that partition. The successor does the mirror image (5), so one of the two must see the other.
 4. Only when the transaction has committed may the next Redis commit replace the outboxes.
 
+9. A commit whose outbox names customers who were erased says so in the state, until another commit, which publishes nothing, has taken
+   the outbox's place: no byte of an id stays in Redis.
+
 Assignment:
 
 5. End what an earlier client under this transactional id left open; write a new owner token; read C once it is stable, which waits out a

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args
 import numpy as np
 
 from streamer.core.errors import Unavailable
-from streamer.core.fold import APPLIED, CAUSES, DUPLICATE, LATE
+from streamer.core.fold import APPLIED, CAUSES, DUPLICATE, ERASURE, LATE
+from streamer.core.profile import NO_SEGMENT
 from streamer.core.reasons import Reason
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Counted:
     applied: int
     duplicates: int
     late: int
+    erasures: int  # commands to erase somebody that were carried out
+    erased: int  # events refused because their customer was erased
     causes: I64  # (len(CAUSES),) changes told
     reasons: I64  # (REASONS,) dead letters told
     sources: I64  # Kafka timestamps, ms, of the events behind the changes told
@@ -139,7 +142,8 @@ def count_batch(owned: Sequence[Owned], batch: FoldedBatch, decided: Decided) ->
     np.maximum.at(latest, part, fetched.timestamp)
     bad = np.flatnonzero(batch.taken.status)
     reasons = np.bincount(part[bad] * REASONS + batch.taken.status[bad], minlength=parts * REASONS).reshape(parts, REASONS)
-    told = np.flatnonzero(decided.told)
+    silent = (folded.changes.cause[: folded.changed] == ERASURE) & (folded.changes.before[: folded.changed] == NO_SEGMENT)
+    told = np.flatnonzero(decided.told & ~silent)
     told_part = folded.changes.part[told]
     causes = np.bincount(told_part * len(CAUSES) + folded.changes.cause[told], minlength=parts * len(CAUSES)).reshape(parts, len(CAUSES))
     source_part, sources = _sources(owned, batch, decided.told)
@@ -155,6 +159,8 @@ def count_batch(owned: Sequence[Owned], batch: FoldedBatch, decided: Decided) ->
             applied=int(tally[APPLIED]),
             duplicates=int(tally[DUPLICATE]),
             late=int(tally[LATE]),
+            erasures=int(folded.erasures[i]),
+            erased=int(folded.refused[i]),
             causes=causes[i],
             reasons=np.zeros(REASONS, np.int64) if again else reasons[i],
             sources=sources[source_part == i],

@@ -9,6 +9,7 @@ import numpy as np
 
 from streamer.app.logs import Pseudonyms
 from streamer.app.recording import NoRecorder
+from streamer.core.erasure import make_rule
 from streamer.core.fold import APPLIED, DUPLICATE, LATE
 
 if TYPE_CHECKING:
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
     from streamer.app.promotions import Promotions
     from streamer.app.publishing import Publishing
     from streamer.app.recording import Recorder
+    from streamer.core.erasure import Rule
     from streamer.core.ports import EventLog, StateStore, Topic, TopicReader
+
+
+REFUSE = make_rule(None, refuse=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,7 @@ class Settings:
     follow: bool = False  # take decisions from an earlier run's journal alone
     exactly_once: bool = True
     deaths_max: int = 5
+    erasure: Rule = REFUSE  # how later events of erased customers are treated
     topic_partitions: Mapping[Topic, int] = field(default_factory=dict)  # of the topics whose records the key places
     journal_schema: int = 0
     models_schema: int = 0

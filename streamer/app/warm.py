@@ -11,8 +11,9 @@ import numpy as np
 
 import schemas
 from streamer.adapters.avro import codec, wire
-from streamer.app.batch import Parts, fold_batch
+from streamer.app.batch import ACCEPT, Parts, fold_batch
 from streamer.core.columns import Fetched
+from streamer.core.erasure import NOBODY, hash_ids
 from streamer.core.history import event_columns
 from streamer.core.model import Decision, Scaling, assemble, features_as_of, votes
 from streamer.core.partition import PartitionData, adopt_version, stack_judge, stack_sums
@@ -72,10 +73,11 @@ def warm(declaration: Declaration, intake: Intake, changes: ChangeWriter) -> Non
     data = [adopt_version(PartitionData(declaration.version), version, 0, 0, 0)]
     judge = stack_judge(data, {1: version}, declaration)
     taken = intake.take(made_up(), np.zeros(1, np.int32))
-    parts = Parts((0,), judge, stack_sums(data, judge), np.zeros(1, np.int64), 0)
+    parts = Parts((0,), judge, stack_sums(data, judge), np.zeros(1, np.int64), 0, (NOBODY,))
     folded = fold_batch(intake.plan, parts, taken, {}, _nobody)
     names, wanted = {1: "a", 2: "b"}, np.ones(folded.changed, np.bool_)
     changes.write(folded.changes, folded.changed, folded.customers, (0,), [names], {0: ()}, MADE_UP_MS, wanted)
+    hash_ids(ACCEPT, folded.customers.ids, folded.customers.id_bounds)
     profiles = folded.profiles(0)
     work = unpack(intake.plan, profiles.values, profiles.bounds, np.zeros(1, np.int64))
     votes(version.transforms, scaling, features_as_of(intake.plan, work, MADE_UP_MS))

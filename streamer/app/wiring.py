@@ -56,6 +56,7 @@ from streamer.app.recording import NoRecorder
 from streamer.app.tools import Settings, Tools
 from streamer.app.warm import warm, warm_archiver
 from streamer.app.worker import Worker
+from streamer.core.erasure import make_rule
 from streamer.core.errors import Misconfigured
 from streamer.core.intake import Limits
 from streamer.core.model import Decision
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     from streamer.app.recording import Recorder
     from streamer.core.columns import Headers
     from streamer.core.declaration import Declaration
+    from streamer.core.erasure import Rule
     from streamer.core.model import ModelVersion
     from streamer.core.ports import EventLog, PartitionState, StateStore
 
@@ -253,6 +255,7 @@ def worker(config: Config, recorder: Recorder | None = None, around: Around = _n
         follow=follow,
         exactly_once=config.transactions == "on",
         deaths_max=config.limits.deaths_max,
+        erasure=erasure_rule(config),
         topic_partitions=own_partitions,
         journal_schema=ids[ENTRY],
         models_schema=ids[MODEL],
@@ -260,6 +263,12 @@ def worker(config: Config, recorder: Recorder | None = None, around: Around = _n
     memory.keep()
     with _seldom_collecting():
         yield Worker(settings, declaration, tools)
+
+
+def erasure_rule(config: Config) -> Rule:
+    """Say how later events of erased customers are treated."""
+    secret = None if config.erasure.key is None else config.erasure.key.reveal()
+    return make_rule(secret, refuse=config.erasure.later_events == "refuse")
 
 
 def ahead(config: Config) -> str:
@@ -325,7 +334,9 @@ def archiver(config: Config) -> Iterator[Archiver]:
     warm_archiver(intake)  # before the group counts on this archiver
     tail, reader = kafka_tail(config), topic_reader(config)
     how = config.history
-    settings = archiving.Settings(how.file_rows, how.buffer_bytes_max, how.roll_s, records_max=config.batch.records_max)
+    settings = archiving.Settings(
+        how.file_rows, how.buffer_bytes_max, how.roll_s, records_max=config.batch.records_max, erasure=erasure_rule(config)
+    )
     settings_of_kafka = kafka_settings(config, {"queued.max.messages.kbytes": ahead(config), **config.kafka.consumer_properties()})
     log_of_events = KafkaEventLog(settings_of_kafka, config.topics.events, archive_group(config), instance_id=config.app.instance)
 

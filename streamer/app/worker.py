@@ -6,6 +6,7 @@ Law: whatever stops it, at any point, the partition's next owner goes on as `pro
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -122,6 +123,7 @@ class Worker:
                 except Unavailable as error:  # such as a transaction still open where it must read: the other partitions go on
                     log.warning("partition %d: its rebuild can't end yet: %s", owned.number, error)
                     self._again(owned.number)
+        self._scrub()
         self._reconciler.heed()
         self._reconciler.go_on()
         self._timers()
@@ -129,7 +131,7 @@ class Worker:
     def idle(self, for_s: float | None) -> bool:
         """Tell whether everything is done and nothing has come for so long; never, for None."""
         left = any(
-            owned.until or owned.script or owned.parting or not owned.data.swept or self._reconciler.due(owned)
+            owned.until or owned.script or owned.parting or owned.data.scrub or not owned.data.swept or self._reconciler.due(owned)
             for owned in self._owned.values()
         )
         done = not self._tools.publishing.pending and not left
@@ -285,7 +287,8 @@ class Worker:
             taken = tools.intake.take(batch, lookup[batch.partition], unread)
         watermark = np.array([self._owned[p].data.watermark for p in self._order], np.int64)
         swept = {int(lookup[p]): packed for p, (_, packed) in slices.items()}
-        parts = Parts(self._order, self._judge, self._sums, watermark, self._settings.era, tools.pseudonyms)
+        erased, rule = [self._owned[p].data.erased for p in self._order], self._settings.erasure
+        parts = Parts(self._order, self._judge, self._sums, watermark, self._settings.era, erased, rule, tools.pseudonyms)
         with stage("fold"):
             folded = fold_batch(tools.intake.plan, parts, taken, swept, self._load)
         self.totals.add(taken, folded)
@@ -349,6 +352,12 @@ class Worker:
                 self._again(commit.partition)
         if not whole or self._sums is not folded_into:  # what was folded into is gone, or holds what was not committed
             self.restack()
+
+    def _scrub(self) -> None:
+        """Let another commit follow one whose outbox names erased customers, so that Redis holds nothing of them (9)."""
+        for owned in list(self._owned.values()):
+            if owned.data.scrub and owned.until is None and not owned.parting and self._owned.get(owned.number) is owned:
+                self._decisions.commit(owned, self._tools.clock.token(), replace(owned.data, scrub=False))
 
     def _holds(self, commit: Commit) -> bool:
         """Tell whether a commit goes on from where this worker still is."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from streamer.core.columns import I32, I64, U8  # noqa: TC001  # the types of NamedTuples
 from streamer.core.compiled import compiled, kernel
-from streamer.core.fold import VOTE_ONE, Changes
+from streamer.core.fold import ERASURE, VOTE_ONE, Changes
 from streamer.core.hashing import xxh64
 from streamer.core.profile import FIRST_CODE, NEW_SEGMENT, NO_SEGMENT
 
@@ -190,6 +190,8 @@ def _encode(
     topic: int,
     headers: U8,
     headers_count: int,
+    stamp: U8,
+    stamp_count: int,
 ) -> tuple[U8, I64]:
     room = 0
     widest = 0
@@ -197,9 +199,9 @@ def _encode(
         for i in range(len(strings.bounds) - 1):
             widest = max(widest, strings.bounds[i + 1] - strings.bounds[i])
     fixed = FIXED_BYTES + 10 * widest + len(texts.topic) + len(texts.tail) + len(texts.feature_version) + len(texts.prefix)
-    fixed += len(texts.status.data) + HEAD_BYTES + len(headers) + ID_BYTES
+    fixed += len(texts.status.data) + 2 * HEAD_BYTES + len(headers) + ID_BYTES + len(stamp)
     for c in chosen:
-        room += fixed + 2 * (id_bounds[changes.slot[c] + 1] - id_bounds[changes.slot[c]])
+        room += fixed + 3 * (id_bounds[changes.slot[c] + 1] - id_bounds[changes.slot[c]])
     data = np.empty(room, np.uint8)
     values = np.zeros((len(chosen), 2), np.int64)
     order = np.zeros(TOP_FEATURES, np.int64)
@@ -207,16 +209,23 @@ def _encode(
     for i in range(len(chosen)):
         c = chosen[i]
         first, last = id_bounds[changes.slot[c]], id_bounds[changes.slot[c] + 1]
-        data[at] = topic
-        lengths = _int32(data, _int32(data, at + 1, partition), last - first)
-        at = _int32(data, lengths + 4, headers_count)
-        at = _bytes(data, at, ids, first, last)
-        values[i, 0] = at
-        at = _change(texts, changes, c, ids, id_bounds, change_ids, reals, partition, now_ms, order, data, at)
-        values[i, 1] = at
-        _int32(data, lengths, at - values[i, 0])
-        at = _bytes(data, at, headers, 0, len(headers))
-        at = _bytes(data, at, change_ids, ID_BYTES * c, ID_BYTES * (c + 1))
+        if changes.cause[c] != ERASURE or changes.before[c] != NO_SEGMENT:
+            data[at] = topic
+            lengths = _int32(data, _int32(data, at + 1, partition), last - first)
+            at = _int32(data, lengths + 4, headers_count)
+            at = _bytes(data, at, ids, first, last)
+            values[i, 0] = at
+            at = _change(texts, changes, c, ids, id_bounds, change_ids, reals, partition, now_ms, order, data, at)
+            values[i, 1] = at
+            _int32(data, lengths, at - values[i, 0])
+            at = _bytes(data, at, headers, 0, len(headers))
+            at = _bytes(data, at, change_ids, ID_BYTES * c, ID_BYTES * (c + 1))
+        if changes.cause[c] == ERASURE:
+            data[at] = topic
+            lengths = _int32(data, _int32(data, at + 1, partition), last - first)
+            at = _int32(data, _int32(data, lengths, -1), stamp_count)
+            at = _bytes(data, at, ids, first, last)
+            at = _bytes(data, at, stamp, 0, len(stamp))
     return data[:at], values
 
 
@@ -265,13 +274,15 @@ def name_changes(topic: bytes, ids: U8, id_bounds: I64, slots: I32, versions: I6
 class Place(NamedTuple):
     """Where changes go: their Kafka partition, the topic's number in an outbox, and their headers as an outbox has them.
 
-    The headers lack the value of the last one, which is the change's id, of 32 bytes.
+    The headers lack the value of the last one, which is the change's id, of 32 bytes. A tombstone bears the commit's stamp alone.
     """
 
     partition: int
     topic: int
     headers: U8
     headers_count: int
+    stamp: U8
+    stamp_count: int
 
 
 def encode_changes(
@@ -291,13 +302,12 @@ def encode_changes(
         now_ms: When they were detected.
 
     Returns:
-        The outbox, and where in it each change's value begins and ends.
+        The outbox, and where in it each change's value begins and ends; at 0 both where only a tombstone is told of.
 
     """
     real = np.column_stack([changes.distance[:count], changes.margin[:count], changes.feature[:count], changes.vote[:count] / VOTE_ONE])
     reals = np.ascontiguousarray(real, "<f8").view(np.uint8).reshape(-1)
     identities = np.frombuffer(change_ids, np.uint8)
-    data, values = _encode(
-        texts, changes, ids, id_bounds, identities, reals, chosen, place.partition, now_ms, place.topic, place.headers, place.headers_count
-    )
+    where = place.topic, place.headers, place.headers_count, place.stamp, place.stamp_count
+    data, values = _encode(texts, changes, ids, id_bounds, identities, reals, chosen, place.partition, now_ms, *where)
     return data.tobytes(), values.tolist()

@@ -7,6 +7,9 @@ Laws:
    settled before that customer's next event: first a version adopted since, then each boundary of time passed since, in order, as of it.
 3. A partition's sums are the sum of its customers' votes, each customer one vote, exact to the bit: a vote is taken out as it was put in.
 
+4. A command that erases a customer is a row like any other: what is due for them is settled, then nothing of them is left in their columns.
+   Commands move no clock but for PASSED, which is what history keeps of an erased customer's event.
+
 Distances and votes are fixed-point integers, so that every machine decides alike; docs/model.md gives the scales.
 """
 
@@ -55,8 +58,11 @@ OTHER_SEGMENT = -1  # no segment of this model
 ID_BITS = 48
 
 # Causes of a change, in the order of `CAUSES`.
-FIRST_SEEN, BEHAVIOUR, DECAY, MODEL_DRIFT, MODEL_RESEED, EXPIRED = range(6)
-CAUSES = ("first_seen", "behaviour", "decay", "model_drift", "model_reseed", "expired")
+FIRST_SEEN, BEHAVIOUR, DECAY, MODEL_DRIFT, MODEL_RESEED, EXPIRED, ERASURE = range(7)
+CAUSES = ("first_seen", "behaviour", "decay", "model_drift", "model_reseed", "expired", "erased")
+# Rows that are commands, in `Rows.type`: the customer is to be erased; one whose keyed hash stands in the id's place was; and what is left
+# of an event of such a one, its time.
+ERASE, ERASED, PASSED = -1, -2, -3
 # What became of the rows, per partition.
 APPLIED, DUPLICATE, LATE, JUDGED = range(4)
 TALLIES = 4
@@ -72,7 +78,7 @@ class Rows(NamedTuple):
     slot: I32  # (n,) which of the batch's customers
     offset: I64  # (n,)
     time: I64  # (n,)
-    type: I32  # (n,) declared event type, or t for others
+    type: I32  # (n,) declared event type, t for others, or a command below 0
     event_id: U64  # (n,) XXH64
     value: I64  # (v, n)
     there: U8  # (v, n) whether the value is not null
@@ -112,7 +118,11 @@ class Sums(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """Room for segment changes, `c` rows, in the order of publication per partition. Who leaves has NO_SEGMENT after."""
+    """Room for segment changes, `c` rows, in the order of publication per partition.
+
+    Who leaves has NO_SEGMENT after. One with the cause ERASURE stands for the notice that the customer left, and a tombstone; without a
+    segment before, for a tombstone alone.
+    """
 
     slot: I32  # (c,)
     part: I32  # (c,)
@@ -522,14 +532,28 @@ def _forget(work: Work, u: int) -> None:
 
 
 @compiled_uncounted
-def _leave(plan: Plan, judge: Judge, sums: Sums, work: Work, u: int, p: int, offset: int, cause: int, changes: Changes, c: int) -> int:
-    """Let a customer whom the adopted version has judged leave, as of its clock. Returns the number of changes so far."""
-    head, as_of = work.head[u], work.head[u, CLOCK]
+def _leave(
+    plan: Plan,
+    judge: Judge,
+    sums: Sums,
+    work: Work,
+    u: int,
+    p: int,
+    offset: int,
+    base: int,
+    cause: int,
+    as_of: int,
+    changes: Changes,
+    c: int,
+) -> int:
+    """Let a customer leave, whom the adopted version, if there is one, has judged. Returns the number of changes so far."""
+    head = work.head[u]
     code = head[SEGMENT]
-    current = segment_index(judge, p, code)
-    sums.members[p, current if current >= 0 else judge.number.shape[1]] -= 1
-    if head[HELD]:
-        _vote_out(work, u, sums, p)
+    if head[CLOCK] != NEVER and judge.version[p]:
+        current = segment_index(judge, p, code)
+        sums.members[p, current if current >= 0 else judge.number.shape[1]] -= 1
+        if head[HELD]:
+            _vote_out(work, u, sums, p)
     changes.slot[c] = u
     changes.part[c] = p
     changes.offset[c] = offset
@@ -538,7 +562,7 @@ def _leave(plan: Plan, judge: Judge, sums: Sums, work: Work, u: int, p: int, off
     changes.after[c] = NO_SEGMENT
     changes.since[c] = head[SINCE]
     changes.occurred[c] = as_of
-    changes.version[c] = head[VERSION] + 1
+    changes.version[c] = max(head[VERSION] + 1, base)
     changes.model[c] = judge.version[p]
     changes.epoch[c] = judge.epoch[p]
     changes.distance[c] = 0.0
@@ -566,7 +590,7 @@ def settle(plan: Plan, judge: Judge, sums: Sums, work: Work, u: int, p: int, now
         before = head[CLOCK]
         head[CLOCK] = boundary
         if boundary % DAY_MS == 0 and boundary - head[LAST] > judge.retention_ms[p]:
-            return _leave(plan, judge, sums, work, u, p, offset, wide(EXPIRED), changes, c)
+            return _leave(plan, judge, sums, work, u, p, offset, wide(0), wide(EXPIRED), boundary, changes, c)
         c = _judge(plan, judge, sums, work, u, p, before, offset, wide(0), wide(DECAY), changes, c)
         boundary = next_boundary(plan, work, u)
     return c
@@ -615,15 +639,19 @@ def _fold(
             c = settle(plan, judge, sums, work, u, p, watermark[p], era, changes, c)
         done[0] = i + 1
     for i in range(done[1], len(rows.slot)):
-        u, p = wide(rows.slot[i]), wide(rows.part[i])
-        watermark[p] = max(watermark[p], rows.time[i])
+        u, p, kind = wide(rows.slot[i]), wide(rows.part[i]), rows.type[i]
+        if kind >= 0 or kind == PASSED:
+            watermark[p] = max(watermark[p], rows.time[i])
         while _due(plan, judge, work, u, p, watermark[p]):
             if c == room:
                 return c
             c = settle(plan, judge, sums, work, u, p, watermark[p], era, changes, c)
         if c == room:
             return c
-        if not done[2]:
+        if kind == ERASE:
+            base = era * ERA_VERSIONS + (rows.offset[i] + 1) * OFFSET_VERSIONS
+            c = _leave(plan, judge, sums, work, u, p, rows.offset[i], base, wide(ERASURE), rows.time[i], changes, c)
+        elif kind >= 0 and not done[2]:
             c = _join(plan, judge, sums, work, rows, i, era, tally, changes, c)
             done[2] = 1
             while _due(plan, judge, work, u, p, watermark[p]):  # who comes for the first time, and late

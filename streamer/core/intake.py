@@ -15,7 +15,7 @@ from streamer.core.columns import I16, I32, I64, U8, U64, Decoded, read_only
 from streamer.core.compiled import compiled, kernel
 from streamer.core.decimals import NOT_A_NUMBER, OUT_OF_RANGE, parse_decimal
 from streamer.core.declaration import PROPERTY
-from streamer.core.fold import Rows
+from streamer.core.fold import ERASE, ERASED, PASSED, Rows
 from streamer.core.hashing import xxh64
 from streamer.core.opcodes import Column, Kind
 from streamer.core.reasons import Reason
@@ -33,6 +33,7 @@ NUMBER_MAX = 10**12
 EVENT_ID, CUSTOMER_ID, EVENT_TYPE, OCCURRED_AT, AMOUNT, CURRENCY, QUANTITY = range(7)
 FIXED = 7
 _DOLLAR = 36
+_ERASE_NAME, _ERASED_NAME, _PASSED_NAME = (np.frombuffer(name, np.uint8) for name in (b"$erase", b"$erased", b"$passed"))
 
 _BAD_EVENT_ID, _BAD_CUSTOMER_ID, _BAD_EVENT_TYPE = int(Reason.BAD_EVENT_ID), int(Reason.BAD_CUSTOMER_ID), int(Reason.BAD_EVENT_TYPE)
 _UNKNOWN_COMMAND, _TIME_RANGE, _TIME_FUTURE = int(Reason.UNKNOWN_COMMAND), int(Reason.TIME_OUT_OF_RANGE), int(Reason.TIME_IN_FUTURE)
@@ -147,6 +148,21 @@ def _event_type(plan: Plan, values: U8, start: int, length: int, hashed: int) ->
 
 
 @kernel
+def _is(values: U8, start: int, length: int, name: U8) -> bool:
+    return length == len(name) and _same(values, start, name, 0, length)
+
+
+@kernel
+def _command(values: U8, start: int, length: int) -> int:
+    """Find a command by its event type; 0 for one that is not known."""
+    if _is(values, start, length, _ERASE_NAME):
+        return ERASE
+    if _is(values, start, length, _ERASED_NAME):
+        return ERASED
+    return PASSED if _is(values, start, length, _PASSED_NAME) else 0
+
+
+@kernel
 def _numbers(wanted: Wanted, values: U8, cells: I64, lengths: I32, i: int, kind: int, money: bool, value: I64, there: U8, n: int) -> int:  # noqa: FBT001
     """Take an event's sources into row n; returns a reason or 0."""
     reason = 0
@@ -178,7 +194,8 @@ def _reason(wanted: Wanted, limits: Limits, values: U8, cells: I64, lengths: I32
         return _BAD_CUSTOMER_ID
     if not 0 < lengths[EVENT_TYPE, i] <= limits.event_type_bytes_max:
         return _BAD_EVENT_TYPE
-    if values[cells[EVENT_TYPE, i]] == _DOLLAR:
+    start = cells[EVENT_TYPE, i]
+    if values[start] == _DOLLAR and _command(values, start, lengths[EVENT_TYPE, i]) == 0:
         return _UNKNOWN_COMMAND
     time = cells[OCCURRED_AT, i]
     if lengths[OCCURRED_AT, i] < 0 or not EARLIEST_MS <= time < LATEST_MS:
@@ -237,8 +254,13 @@ def _take(
         if status[i]:
             continue
         reason = _reason(wanted, limits, values, cells, lengths, timestamp[i], i)
-        if not reason:
-            kind = _event_type(plan, values, cells[EVENT_TYPE, i], lengths[EVENT_TYPE, i], hashes[EVENT_TYPE, i])
+        start, length = cells[EVENT_TYPE, i], lengths[EVENT_TYPE, i]
+        if not reason and values[start] == _DOLLAR:
+            rows.type[n] = _command(values, start, length)
+            for v in range(sources):
+                rows.there[v, n] = 0
+        elif not reason:
+            kind = _event_type(plan, values, start, length, hashes[EVENT_TYPE, i])
             money = _ours(wanted, values, cells, lengths, i)
             reason = _numbers(wanted, values, cells, lengths, i, kind, money, rows.value, rows.there, n)
             rows.type[n] = kind

@@ -1,6 +1,7 @@
 """What a partition's owner knows of it beside the profiles: clock, adopted model, sums, sweep; packed into one string with each commit.
 
-Laws: `unpack_state(pack_state(x))` equals x. Sums belong to the adopted version alone: adopting a version begins them at nothing.
+Laws: `unpack_state(pack_state(x))` equals x, but for the hashes of who was erased, which change seldom and are kept beside it. Sums belong
+to the adopted version alone: adopting a version begins them at nothing.
 Nothing is adopted, neither an epoch nor the next version, before everybody is judged by the present version and as of the last boundary of
 time (`swept`): else it would show which customers had been swept by then.
 """
@@ -8,18 +9,20 @@ time (`swept`): else it would show which customers had been swept by then.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from streamer.core.erasure import NOBODY
 from streamer.core.fold import Judge, Sums
+from streamer.core.hashing import xxh64
 from streamer.core.profile import DAY_MS, HOUR_MS, NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from streamer.core.columns import I64
+    from streamer.core.columns import I64, U64
     from streamer.core.declaration import Declaration
     from streamer.core.model import ModelVersion
 
@@ -71,8 +74,18 @@ class PartitionData:
     reconcile: str = ""  # the latest request to tell everybody's segment again
     reconcile_cursor: str = DONE  # of the walk for it
     reconciled: int = 0  # profiles it has come by so far
+    scrub: bool = False  # the outbox names customers who were erased: another commit must follow
+    erased_key: str = ""  # the name of the key that `erased` was made with; "" where nobody was erased
+    erased_digest: str = ""  # of `erased`
+    erased: U64 = field(default_factory=lambda: NOBODY)  # the keyed hashes of who was erased and is refused, in order
     centroids: I64 | None = None
     learned: Learned | None = None
+
+    def erasing(self, key_name: str, erased: U64) -> PartitionData:
+        """Take in who was erased so far: keyed hashes, in order."""
+        if not len(erased):
+            return replace(self, erased_key="", erased_digest="", erased=NOBODY)
+        return replace(self, erased_key=key_name, erased_digest=digest(erased), erased=erased)
 
     @property
     def adopted(self) -> int:
@@ -107,7 +120,23 @@ class PartitionData:
         return now
 
 
-_PLAIN = tuple(name for name in PartitionData.__slots__ if name not in {"centroids", "learned"})
+_PLAIN = tuple(name for name in PartitionData.__slots__ if name not in {"centroids", "learned", "erased"})
+
+
+def digest(erased: U64) -> str:
+    """Tell sets of erased customers apart."""
+    packed = np.frombuffer(pack_erased(erased), np.uint8)
+    return f"{xxh64(packed, 0, len(packed)):016x}"
+
+
+def pack_erased(erased: U64) -> bytes:
+    """Pack keyed hashes: 64-bit little-endian integers, in order."""
+    return erased.astype("<u8").tobytes()
+
+
+def unpack_erased(packed: bytes) -> U64:
+    """Unpack what `pack_erased` packed."""
+    return np.frombuffer(packed, "<u8").astype(np.uint64)
 
 
 def pack_state(data: PartitionData) -> bytes:

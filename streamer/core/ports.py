@@ -108,7 +108,7 @@ class Commit:
 
     `expected` is the commit id that the batch began at. `announce` holds values of the application, not of the partition (the announced
     model, a model version by its number), which only the owner of partition 0 may write, in the same step. One that `clears` deletes every
-    profile of the partition first.
+    profile of the partition first. `erased` is what is kept of erased customers, opaque to the store; None leaves it as it is.
     """
 
     partition: int
@@ -121,6 +121,7 @@ class Commit:
     profiles: Packed
     announce: Mapping[str, bytes]
     clears: bool = False
+    erased: bytes | None = None
 
 
 class Outcome(Enum):
@@ -142,6 +143,9 @@ class StateStore(Protocol):
 
     def read(self, partitions: Sequence[int]) -> list[PartitionState]:
         """Read states without claiming."""
+
+    def erased(self, partition: int) -> bytes:
+        """Read what is kept of a partition's erased customers; empty where nothing is."""
 
     def note_attempts(self, partition: int, attempts: bytes) -> None:
         """Keep what is about to be attempted, beside the state."""

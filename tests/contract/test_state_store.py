@@ -91,6 +91,18 @@ def test_a_commit_ends_the_count_of_claims_and_attempts_are_kept_beside_it(store
     assert 1 == store.claim(0, "w2").claims
 
 
+def test_what_is_kept_of_the_erased_changes_with_the_commits_that_say_so_alone(store: StateStore) -> None:
+    store.claim(0, "w1")
+    assert b"" == store.erased(0)
+    store.commit([step({}, erased=b"\0hashes")])
+    store.commit([step({b"a": b"A"}, "c2", "c1")])
+    store.commit([step({}, "c3", "c1", erased=b"refused")])
+    assert [b"\0hashes", b""] == [store.erased(0), store.erased(1)]
+    store.commit([step({}, "c3", "c2", erased=b"")])
+    assert b"" == store.erased(0)
+    assert [b"A"] == load(store, [b"a"])
+
+
 def test_the_next_commit_replaces_outbox_state_and_position_and_remembers_the_one_before(store: StateStore) -> None:
     store.claim(0, "w1")
     store.commit([step({b"a": b"A"}, outbox=b"first")])

@@ -16,6 +16,7 @@ from streamer.adapters.avro.writer_schemas import WriterSchemas
 from streamer.adapters.registry import PackagedSchemas
 from streamer.app import checking, journal
 from streamer.app.changes import CHANGE, EXISTING, RECONCILE, ChangeWriter, Origin
+from streamer.app.erasing import commands
 from streamer.app.first_model import FirstFit, FirstModel
 from streamer.app.intake import Intake
 from streamer.app.journal import ENTRY
@@ -111,6 +112,7 @@ class Job:
     def __post_init__(self) -> None:
         """Make the topics."""
         self.asked: tuple[str, list[int]] = "", []  # the latest request, and where the changes ended then
+        self.erased: list[str] = []  # customers
         self.declaration: Declaration = declare(self.features)
         self.plan = plan(self.declaration)
         if INPUT not in self.broker.topics:
@@ -187,6 +189,13 @@ class Job:
         for event in events:
             partition = int.from_bytes(event["customer_id"].encode(), "big") % self.partitions
             self.broker.append(INPUT, partition, event["customer_id"].encode(), encoded(event))
+
+    def erase(self, customer: str, at: int) -> None:
+        """Send the command to erase a customer to every partition, as `streamer erase` does."""
+        self.erased.append(customer)
+        for record in commands(customer, self.partitions, schema_id("behaviour_event"), at):
+            assert record.value is not None
+            self.broker.append(INPUT, record.partition, record.key, record.value)
 
     def ask(self, request: str) -> None:
         """Ask to be told everybody's segment again, as `streamer reconcile` does."""
@@ -268,7 +277,7 @@ class Job:
 
     def changes(self) -> list[dict[str, Any]]:
         """Give every change as it was told, repetitions too."""
-        return [codec.decode(CHANGE, record.value[wire.ID_BYTES :]) for record in self.records(Topic.CHANGES)]
+        return [codec.decode(CHANGE, record.value[wire.ID_BYTES :]) for record in self.records(Topic.CHANGES) if record.value is not None]
 
     def told(self) -> dict[str, dict[str, Any]]:
         """Give the changes that were told, each once, by their ids, without what differs from run to run, and what was told on demand.

@@ -37,6 +37,7 @@ class FakePartition:
     outbox: bytes = b""
     claims: int = 0
     attempts: bytes = b""
+    erased: bytes = b""
     profiles: dict[bytes, bytes] = field(default_factory=dict)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FakePartition:
@@ -84,6 +85,9 @@ class FakeStateStore:
         held.claims += 1
         return self.read([partition])[0]
 
+    def erased(self, partition: int) -> bytes:
+        return self._partition(partition).erased
+
     def note_attempts(self, partition: int, attempts: bytes) -> None:
         self._namespace.partitions.setdefault(partition, FakePartition()).attempts = attempts
 
@@ -126,6 +130,8 @@ class FakeStateStore:
             return Outcome.OTHER_COMMIT
         held.previous_commit_id, held.commit_id = held.commit_id, commit.commit_id
         held.next_offset, held.state, held.outbox, held.claims = commit.next_offset, commit.state, commit.outbox, 0
+        if commit.erased is not None:
+            held.erased = commit.erased
         if commit.clears:
             held.profiles.clear()
         profiles = commit.profiles

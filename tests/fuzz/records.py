@@ -121,7 +121,24 @@ def written(index: int, event: dict[str, Any]) -> bytes:
     return body.getvalue()
 
 
-TEXTS = ("", "a", "käse", "EUR", "USD", "purchase", "view", "$erase", "c" * 256, "c" * 257, "t" * 64, "t" * 65, "\0", "\U0001f600" * 9)
+TEXTS = (
+    "",
+    "a",
+    "käse",
+    "EUR",
+    "USD",
+    "purchase",
+    "view",
+    "$erase",
+    "$erased",
+    "$merge",
+    "c" * 256,
+    "c" * 257,
+    "t" * 64,
+    "t" * 65,
+    "\0",
+    "\U0001f600" * 9,
+)
 WHOLES = (0, 1, -1, 63, -64, 64, 2**31 - 1, -(2**31), 10**12, 10**12 + 1, -(10**12) - 1, 2**63 - 1, -(2**63))
 TIMES = (NOW_MS, NOW_MS - 1, NOW_MS + 3_600_000, NOW_MS + 3_600_001, 631_152_000_000, 631_151_999_999, 0, -1, 4_102_444_800_000)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from streamer.adapters.avro import codec, wire
 from streamer.app.changes import CHANGE, ChangeWriter, Origin
 from streamer.core import outbox
-from streamer.core.fold import CAUSES, VOTE_ONE, Changes, make_changes
+from streamer.core.fold import CAUSES, ERASURE, VOTE_ONE, Changes, make_changes
 from streamer.core.intake import Customers
 from streamer.core.ports import OutRecord, Topic
 from streamer.core.profile import FIRST_CODE, NEVER, NEW_SEGMENT, NO_SEGMENT
@@ -124,6 +124,13 @@ def expected(case: Mapping[str, Any], row: Mapping[str, Any]) -> bytes:
     return wire.framed(codec.encode(CHANGE, record), case["schema_id"])
 
 
+def records_of(case: dict[str, Any], row: dict[str, Any]) -> list[bytes | None]:
+    """Give the values that a row is told by: of an erasure a notice, if there is anything to be noticed, and a tombstone."""
+    if row["cause"] != ERASURE:
+        return [expected(case, row)]
+    return [None] if row["before"] == NO_SEGMENT else [expected(case, row), None]
+
+
 def case_of(**changed: Any) -> dict[str, Any]:
     """Give one plain case."""
     row: dict[str, Any] = {
@@ -143,6 +150,8 @@ def case_of(**changed: Any) -> dict[str, Any]:
 
 @given(written())
 @example(case_of())
+@example(case_of(rows=[{**case_of()["rows"][0], "cause": ERASURE, "before": FIRST_CODE + 3, "after": NO_SEGMENT}]))
+@example(case_of(rows=[{**case_of()["rows"][0], "cause": ERASURE, "before": NO_SEGMENT, "after": NO_SEGMENT}, case_of()["rows"][0]]))
 @example(case_of(features=["only"], rows=[{**case_of()["rows"][0], "feature": [1.0], "vote": [0]}]))
 def test_changes_equal_fastavros_bytes_and_the_outboxs_frames(case: dict[str, Any]) -> None:
     rows = case["rows"]
@@ -159,13 +168,14 @@ def test_changes_equal_fastavros_bytes_and_the_outboxs_frames(case: dict[str, An
         if not mine:
             assert number not in found
             continue
-        assert [expected(case, row) for row in mine] == [record.value for record in found[number].records]
+        told = [(row, value) for row in mine for value in records_of(case, row)]
+        assert [value for _, value in told] == [record.value for record in found[number].records]
         assert outbox.pack(found[number].records)[1:] == found[number].packed
-        for row, record in zip(mine, found[number].records, strict=True):
+        for (row, value), record in zip(told, found[number].records, strict=True):
             customer = case["customers"][row["slot"]].encode()
             named = change_id(case["topic"], customer, row["version"]).encode()
             assert (Topic.CHANGES, number, customer) == (record.topic, record.partition, record.key)
-            assert (*STAMP, ("ce_id", named)) == record.headers[-3:]
+            assert (STAMP if value is None else (*STAMP, ("ce_id", named))) == (record.headers if value is None else record.headers[-3:])
 
 
 def test_an_outbox_of_changes_unpacks_to_its_records() -> None:

@@ -12,6 +12,7 @@ import xxhash
 from streamer.core import intake
 from streamer.core.columns import Decoded
 from streamer.core.declaration import declare
+from streamer.core.fold import ERASE, ERASED, PASSED
 from streamer.core.intake import EARLIEST_MS, LATEST_MS, Limits, group, hash_ids, projection, take, wanted
 from streamer.core.opcodes import Column, Kind
 from streamer.core.plan import plan
@@ -122,10 +123,21 @@ def test_the_limits_of_lengths_can_be_set() -> None:
     assert Reason.BAD_EVENT_TYPE == reason(limits=limits, event_type="views")
 
 
-@pytest.mark.parametrize("name", ["$erase", "$merge", "$", "$view"])
-def test_commands_are_refused_while_none_is_known(name: str) -> None:
+@pytest.mark.parametrize("name", ["$merge", "$", "$view", "$erases", "$eras", "$ERASE"])
+def test_commands_that_are_not_known_are_refused(name: str) -> None:
     assert Reason.UNKNOWN_COMMAND == reason(event_type=name)
     assert Reason.OK == reason(event_type=f"view{name}")
+
+
+def test_a_command_is_a_row_of_its_own_kind_without_values() -> None:
+    refused = {**EVENT, "event_type": "purchase", "amount": 5, "currency": "XXX"}  # leaves its values in the row that comes next
+    batch = Batch(*({**refused, "currency": None, "event_type": name} for name in ("$erase", "$erased", "$passed")), refused)
+    assert [Reason.OK] * 3 == batch.reasons[:3]
+    assert [ERASE, ERASED, PASSED] == batch.rows.type.tolist()
+    assert not batch.rows.there.any()
+    again = Batch(refused, {**EVENT, "event_type": "$erase"})
+    assert [ERASE] == again.rows.type.tolist()
+    assert not again.rows.there.any()
 
 
 def test_times_are_from_1990_until_before_2100() -> None:

@@ -312,7 +312,8 @@ def test_eligibility_asks_for_all_of_its_lifetime_counts() -> None:
         ({"event_type": ""}, "event_type is empty"),
         ({"event_type": "t" * 64}, None),
         ({"event_type": "t" * 65}, "event_type is longer than 64 bytes"),
-        ({"event_type": "$erase"}, "event_type is a command"),
+        ({"event_type": "$merge"}, "event_type is an unknown command"),
+        ({"event_type": "$erase"}, None),
         ({"event_type": "a$"}, None),
     ],
 )
@@ -339,11 +340,20 @@ def test_an_ignored_amount_is_no_least_amount_either() -> None:
     assert 5.0 == value(rows, {"least": {"min": "amount"}}, {"min": "least", "window": "1d"}, others="ignore")
 
 
+def test_who_is_erased_is_gone_and_refused_or_begins_anew() -> None:
+    rows = [event(MIDNIGHT), event(MIDNIGHT, event_type="$erase"), event(MIDNIGHT + 1), event(MIDNIGHT + 2), event(customer_id="d")]
+    declaration = declared({"last": {"last": "any"}}, {"a": {"active_days": "9d"}})
+    assert ["d"] == oracle.counted(oracle.frame(rows), declaration)["customer_id"].tolist()
+    accepted = oracle.counted(oracle.frame(rows), declaration, "accept")
+    assert [MIDNIGHT + 1, MIDNIGHT + 2] == accepted["occurred_at"].tolist()[:2]
+    assert 3 == len(accepted)
+
+
 def test_refused_events_leave_no_trace_and_their_customers_no_row() -> None:
     rows = [
         event(MIDNIGHT - DAY_MS),
         event(MIDNIGHT, quantity=10**13),
-        event(event_type="$erase"),
+        event(event_type="$merge"),
         event(END_MS),
         event(customer_id="d", quantity=10**13),
     ]

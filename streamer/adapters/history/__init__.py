@@ -3,7 +3,7 @@
 from streamer.adapters.history.manifest import Entry, Kind, Manifest, PartitionManifest
 from streamer.adapters.history.reading import History, NoHistory, open_history
 from streamer.adapters.history.store import open_store
-from streamer.adapters.history.tables import EVENTS, Batch, JournalRecord, event_rows, joined_rows, journal_rows
+from streamer.adapters.history.tables import EVENTS, Batch, JournalRecord, erased_in, event_rows, joined_rows, journal_rows
 from streamer.adapters.history.writing import HistoryWriter, Limits, day_of
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "NoHistory",
     "PartitionManifest",
     "day_of",
+    "erased_in",
     "event_rows",
     "joined_rows",
     "journal_rows",

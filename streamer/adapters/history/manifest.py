@@ -53,6 +53,8 @@ class Entry:
     first_timestamp: int  # Kafka's own of the first row, ms; -1 without rows
     latest_timestamp: int  # the latest up to and with this entry, ms; -1 where there was none
     quarantined: tuple[int, ...] = ()  # of a journal: the input's offsets that its entries tell to pass over
+    erased: tuple[str, ...] = ()  # of events: the marks of the customers whom commands in it erase, in order
+    unscrubbed: int = 0  # how many of these commands still name the customer
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,16 @@ class PartitionManifest:
     def latest_timestamp(self) -> int:
         """Give the latest Kafka timestamp of any row, ms."""
         return self.entries[-1].latest_timestamp if self.entries else NO_TIME
+
+    @property
+    def erased(self) -> tuple[str, ...]:
+        """Give the marks of all who were erased."""
+        return tuple(mark for entry in self.entries for mark in entry.erased)
+
+    @property
+    def unscrubbed(self) -> int:
+        """Count the commands whose customers have still to be taken out."""
+        return sum(entry.unscrubbed for entry in self.entries)
 
     @property
     def rows(self) -> int:
@@ -123,7 +135,9 @@ def read(data: bytes, where: str) -> PartitionManifest:
         if given["format"] != FORMAT:
             message = f"{where} has format {given['format']}, this release reads {FORMAT}: use the release that wrote it, or a later one"
             raise Misconfigured(message)
-        entries = tuple(Entry(**{**one, "quarantined": tuple(one["quarantined"])}) for one in given["entries"])
+        entries = tuple(
+            Entry(**{**one, "quarantined": tuple(one["quarantined"]), "erased": tuple(one.get("erased", ()))}) for one in given["entries"]
+        )
         gone = tuple(Replaced(**one) for one in given["replaced"])
         found = PartitionManifest(Kind(given["kind"]), given["topic"], given["partition"], entries, gone)
     except (ValueError, KeyError, TypeError) as error:

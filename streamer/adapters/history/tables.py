@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from streamer.adapters.history.manifest import Kind
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 GROUP_ROWS = 100_000
 """Rows of a row group: what a reader holds at a time."""
 COMPRESSION = "zstd"
+NAMELESS = "$"
+"""What stands where a customer's or an event's id was taken out."""
+ERASE, ERASED, PASSED = "$erase", "$erased", "$passed"
+"""Commands by their event types; the last two are history's own: a customer was erased, and the time of an event of theirs."""
 
 Batch: TypeAlias = "Any"  # a `pyarrow.RecordBatch`: Arrow has no types
 
@@ -149,6 +154,45 @@ def offsets_of(batch: Batch) -> I64:
 def timestamps_of(batch: Batch) -> I64:
     """Give the rows' Kafka timestamps, ms."""
     found: I64 = batch.column("kafka_timestamp").view(pa.int64()).to_numpy()
+    return found
+
+
+def command_rows(partition: int, offset: I64, timestamp: I64, occurred: I64, names: Sequence[str], ids: Sequence[str]) -> Batch:
+    """Lay commands that history alone has out as rows of events: of `n` customers, each named by a text that is no id."""
+    n = len(offset)
+    found: dict[str, Any] = {
+        "partition": pa.array([partition] * n, pa.int32()),
+        "offset": pa.array(offset, pa.int64()),
+        "kafka_timestamp": _times(timestamp),
+        "event_id": pa.array([NAMELESS] * n, pa.string()),
+        "customer_id": pa.array(ids, pa.string()),
+        "event_type": pa.array(names, pa.string()),
+        "occurred_at": _times(occurred),
+        PROPERTIES: pa.array([[]] * n, EVENTS.field(PROPERTIES).type),
+    }
+    return pa.RecordBatch.from_arrays([found.get(field.name, pa.nulls(n, field.type)) for field in EVENTS], schema=EVENTS)
+
+
+def ordered_rows(batches: Sequence[Batch]) -> Batch:
+    """Join batches of some rows into one in the order of offsets."""
+    joined = joined_rows(batches)
+    return rows_of(joined, np.argsort(offsets_of(joined), kind="stable"))
+
+
+def texts_of(batch: Batch, column: str) -> list[str]:
+    """Give a column's texts."""
+    found: list[str] = batch.column(column).to_pylist()
+    return found
+
+
+def erased_in(batch: Batch) -> list[str]:
+    """Give the ids of those whom commands among some rows erase, in order."""
+    return texts_of(batch.filter(pc.equal(batch.column("event_type"), ERASE)), "customer_id")
+
+
+def occurred_of(batch: Batch) -> I64:
+    """Give the events' own times, ms."""
+    found: I64 = batch.column("occurred_at").view(pa.int64()).to_numpy()
     return found
 
 

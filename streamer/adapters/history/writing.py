@@ -9,9 +9,14 @@ A file comes to be in four steps; a crash between any two leaves history as it w
 3. The file is seen to be there: a leftover of long ago may have been deleted as this writer slept.
 4. The manifest is replaced, if it still is what was read; else on from 2.
 
-To put files together (`compact`) and to take a customer out (`erase`) are the same steps, but that in 2 the entries to be replaced must be
-there. What is replaced stays for `keep_s`, for those who read by an older manifest; `erase` alone deletes at once. `clean` deletes what no
-manifest names and is older than that.
+To put files together (`compact`) and to take customers out (`scrub`, `erase`) are the same steps, but that in 2 the entries to be replaced
+must be there. What is replaced stays for `keep_s`, for those who read by an older manifest; what customers were taken out of is deleted at
+once. `clean` deletes what no manifest names and is older than that.
+
+Erasure: a command is archived like an event, names its customer, and its entry bears their mark. `scrub` takes out what the customer did
+before, entry by entry in the order of offsets, and of an event keeps its time where that may have moved the partition's clock; where it
+comes to the command itself, the mark takes the id's place. So whoever folds history at any moment either meets all that the customer did
+and then a command that names them, or less, or nothing and then the mark.
 """
 
 from __future__ import annotations
@@ -30,7 +35,23 @@ import pyarrow.compute as pc
 from streamer.adapters.history import manifest as manifests
 from streamer.adapters.history.manifest import NO_DAY, Entry, Kind, PartitionManifest, Replaced, path_of
 from streamer.adapters.history.reading import load
-from streamer.adapters.history.tables import COMPRESSION, GROUP_ROWS, Batch, offsets_of, parquet, read_parquet, timestamps_of
+from streamer.adapters.history.tables import (
+    COMPRESSION,
+    ERASE,
+    ERASED,
+    GROUP_ROWS,
+    NAMELESS,
+    PASSED,
+    Batch,
+    command_rows,
+    occurred_of,
+    offsets_of,
+    ordered_rows,
+    parquet,
+    read_parquet,
+    texts_of,
+    timestamps_of,
+)
 from streamer.core.errors import Corrupt, LostOwnership, Misconfigured, Unavailable
 from streamer.core.history import NO_TIME
 
@@ -79,7 +100,15 @@ class HistoryWriter:
         return [*((Kind.EVENTS, p) for p in sorted(events)), *((Kind.JOURNAL, p) for p in sorted(journal))]
 
     def append(
-        self, kind: Kind, partition: int, first: int, end: int, batches: Sequence[Batch], latest: int, quarantined: Sequence[int] = ()
+        self,
+        kind: Kind,
+        partition: int,
+        first: int,
+        end: int,
+        batches: Sequence[Batch],
+        latest: int,
+        quarantined: Sequence[int] = (),
+        erased: Sequence[str] = (),
     ) -> PartitionManifest:
         """Add the rows of the offsets from `first` to before `end` (steps 1 to 4); without rows, note that there are none.
 
@@ -91,6 +120,7 @@ class HistoryWriter:
             batches: the rows, in order, all of one log day.
             latest: the latest Kafka timestamp up to and with them, ms.
             quarantined: of a journal, the offsets that its entries tell to pass over.
+            erased: of events, the marks of those whom commands among the rows erase.
 
         Raises:
             LostOwnership: history does not end at `first`.
@@ -98,6 +128,7 @@ class HistoryWriter:
 
         """
         entry = self._written(kind, partition, first, end, batches, latest, tuple(quarantined))
+        entry = replace(entry, erased=tuple(erased), unscrubbed=len(erased))
 
         def change(now: PartitionManifest) -> PartitionManifest:
             if now.next_offset not in (None, first):
@@ -124,9 +155,46 @@ class HistoryWriter:
                 group[-1].latest_timestamp,
                 tuple(offset for entry in group for offset in entry.quarantined),
             )
+            marks = tuple(mark for entry in group for mark in entry.erased)
+            merged = replace(merged, erased=marks, unscrubbed=sum(entry.unscrubbed for entry in group))
             if self._exchange(kind, partition, group, merged, now_ms):
                 less += len(group) - 1
         return less
+
+    def scrub(self, partition: int, mark: Callable[[str], str]) -> int:
+        """Take out of a partition's history who was erased, with all they did before; gives how many events that were.
+
+        Files that hold them are written anew without, and deleted at once, those that are kept for readers by an older manifest and
+        leftovers too: such a reader fails and begins again. `mark` gives what stands for a customer's id from now on.
+        """
+        taken = 0
+        while self.state(Kind.EVENTS, partition).unscrubbed:
+            now = self.state(Kind.EVENTS, partition)
+            commands = self._commands(now)
+            done = 0
+            for entry in now.entries:
+                if not entry.path or not (entry.unscrubbed or self._holds(entry.path, commands)):
+                    continue
+                counted = _Taken()
+                without = self._written(
+                    Kind.EVENTS,
+                    partition,
+                    entry.first,
+                    entry.end,
+                    _scrubbed(self._rows([entry]), partition, commands, mark, counted),
+                    entry.latest_timestamp,
+                    entry.quarantined,
+                )
+                if not self._exchange(Kind.EVENTS, partition, [entry], replace(without, erased=entry.erased), 0):
+                    break  # it was put together with others meanwhile
+                done += counted.events
+            taken += done
+            self._delete_traces(partition, commands)
+        return taken
+
+    def rows_of(self, partition: int, customer_id: str) -> int:
+        """Count the rows of a customer, commands too, in a partition's history and in what is kept of it for readers."""
+        return sum(self._count(path, customer_id) for path in self.state(Kind.EVENTS, partition).paths)
 
     def erase(self, customer_id: str) -> int:
         """Take every event of a customer out of history; gives how many rows that were.
@@ -141,7 +209,7 @@ class HistoryWriter:
                 taken += self._erase_from(partition, customer_id)
         named = {path for kind, p in self.partitions() for path in self.state(kind, p).paths}
         for stored in self._store.files(Kind.EVENTS.value):
-            if stored.path not in named and (not _NAMED.fullmatch(stored.path) or self._holds(stored.path, customer_id)):
+            if stored.path not in named and (not _NAMED.fullmatch(stored.path) or self._holds(stored.path, [customer_id])):
                 self._store.delete(stored.path)
         return taken
 
@@ -270,7 +338,7 @@ class HistoryWriter:
             again = False
             now = self.state(Kind.EVENTS, partition)
             for entry in now.entries:
-                if not entry.path or not self._holds(entry.path, customer_id):
+                if not entry.path or not self._holds(entry.path, [customer_id]):
                     continue
                 without = self._without(partition, entry, customer_id)
                 if self._exchange(Kind.EVENTS, partition, [entry], without, 0):
@@ -278,7 +346,7 @@ class HistoryWriter:
                 else:  # it was put together with others meanwhile
                     again = True
         now = self.state(Kind.EVENTS, partition)
-        gone = [one for one in now.replaced if one.at_ms == 0 or self._holds(one.path, customer_id)]
+        gone = [one for one in now.replaced if one.at_ms == 0 or self._holds(one.path, [customer_id])]
         for one in gone:
             self._store.delete(one.path)
         self._forget(Kind.EVENTS, partition, gone)
@@ -290,16 +358,83 @@ class HistoryWriter:
                 yield batch.filter(pc.not_equal(batch.column("customer_id"), customer_id))
 
         latest = entry.latest_timestamp
-        return self._written(Kind.EVENTS, partition, entry.first, entry.end, kept(), latest, entry.quarantined)
+        without = self._written(Kind.EVENTS, partition, entry.first, entry.end, kept(), latest, entry.quarantined)
+        return replace(without, erased=entry.erased, unscrubbed=entry.unscrubbed)
 
-    def _holds(self, path: str, customer_id: str) -> bool:
-        """Tell whether a file has rows of a customer; one that is gone has none."""
+    def _holds(self, path: str, customers: Iterable[str]) -> bool:
+        """Tell whether a file has rows of some customers; one that is gone has none."""
+        wanted = pa.array(list(customers), pa.string())
+        return any(pc.any(pc.is_in(batch.column("customer_id"), wanted)).as_py() for batch in self._ids(path))
+
+    def _count(self, path: str, customer_id: str) -> int:
+        return sum(pc.sum(pc.equal(batch.column("customer_id"), customer_id)).as_py() or 0 for batch in self._ids(path))
+
+    def _ids(self, path: str) -> Iterator[Batch]:
         try:
             source = self._store.open(path)
         except FileNotFoundError:
-            return False
-        found = read_parquet(source, ["customer_id"], GROUP_ROWS)
-        return any(pc.any(pc.equal(batch.column("customer_id"), customer_id)).as_py() for batch in found)
+            return
+        yield from read_parquet(source, ["customer_id"], GROUP_ROWS)
+
+    # Scrubbing
+
+    def _commands(self, now: PartitionManifest) -> dict[str, int]:
+        """Find who is to be taken out, and the offset of the last command that says so."""
+        found: dict[str, int] = {}
+        for batch in self._rows(entry for entry in now.entries if entry.unscrubbed):
+            asked = batch.filter(pc.equal(batch.column("event_type"), ERASE))
+            found |= dict(zip(texts_of(asked, "customer_id"), offsets_of(asked).tolist(), strict=True))
+        return found
+
+    def _delete_traces(self, partition: int, customers: Mapping[str, int]) -> None:
+        """Delete the files of a partition that no entry names any more and that hold some customers."""
+        now = self.state(Kind.EVENTS, partition)
+        gone = [one for one in now.replaced if one.at_ms == 0 or self._holds(one.path, customers)]
+        for one in gone:
+            self._store.delete(one.path)
+        named = self._forget(Kind.EVENTS, partition, gone).paths
+        for stored in self._store.files(Kind.EVENTS.value):
+            found = _NAMED.fullmatch(stored.path)
+            ours = found is not None and int(found["partition"]) == partition and stored.path not in named
+            if ours and self._holds(stored.path, customers):
+                self._store.delete(stored.path)
+
+
+@dataclass(slots=True)
+class _Taken:
+    """Counts the events that were taken out."""
+
+    events: int = 0
+
+
+def _scrubbed(
+    batches: Iterable[Batch], partition: int, commands: Mapping[str, int], mark: Callable[[str], str], taken: _Taken
+) -> Iterator[Batch]:
+    """Take customers out of the rows of a file: their events before their last command, and their names in commands.
+
+    The time of an event stays where it is the greatest or the least of the file so far: it may have moved the partition's clock.
+    """
+    wanted = pa.array(list(commands), pa.string())
+    latest, earliest = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+    for batch in batches:
+        offset, timestamp, occurred = offsets_of(batch), timestamps_of(batch), occurred_of(batch)
+        named = np.flatnonzero(pc.is_in(batch.column("customer_id"), wanted).to_numpy(zero_copy_only=False))
+        commanding = pc.equal(batch.column("event_type"), ERASE).to_numpy(zero_copy_only=False)
+        ids = dict(zip(named.tolist(), texts_of(batch.take(pa.array(named)), "customer_id"), strict=True))
+        before = np.array([offset[row] < commands[customer] and not commanding[row] for row, customer in ids.items()], np.bool_)
+        gone, marked = named[before], named[commanding[named]]
+        greatest = np.maximum.accumulate(np.concatenate([[latest], occurred]))
+        least = np.minimum.accumulate(np.concatenate([[earliest], occurred]))
+        moved = gone[(occurred[gone] > greatest[gone]) | (occurred[gone] < least[gone])]
+        latest, earliest = int(greatest[-1]), int(least[-1])
+        taken.events += len(gone)
+        left = np.ones(batch.num_rows, np.bool_)
+        left[gone] = left[marked] = False
+        rows = np.concatenate([moved, marked])
+        names, texts = [PASSED] * len(moved) + [ERASED] * len(marked), [NAMELESS] * len(moved) + [mark(ids[row]) for row in marked.tolist()]
+        put = command_rows(partition, offset[rows], timestamp[rows], occurred[rows], names, texts)
+        if left.any() or len(rows):
+            yield ordered_rows([batch.filter(pa.array(left)), put]) if len(gone) or len(marked) else batch
 
 
 class _Counted:

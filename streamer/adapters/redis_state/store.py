@@ -3,7 +3,7 @@
 Keys, all of one partition in one hash slot, and the namespace outside the tag so that a replay's namespace can be renamed into place:
 
 - `<namespace>:{<app>:<partition>}:meta`, a hash: owner, commit_id, previous_commit_id, next_offset, state, outbox, claims,
-  attempts
+  attempts, erased
 - `<namespace>:{<app>:<partition>}:profiles`, a hash: customer id -> packed profile
 - `<namespace>:{<app>:0}:announced`, a hash: values of the application, what a person asked for, and its partition count
 
@@ -103,6 +103,12 @@ class RedisStateStore:
         parts = [claims + wire.request(b"HMGET", key, *_META)]
         [replies] = self._link.ask([Request(key, parts, 3)], reads_only=True)  # a repeated claim is the same claim, counted twice
         return _state(self._link.checked(replies)[2])
+
+    def erased(self, partition: int) -> bytes:
+        """Read what is kept of a partition's erased customers."""
+        key = self._key(partition, "meta")
+        [reply] = self._read([(key, (b"HGET", key, b"erased"))])
+        return bytes(reply or b"")
 
     def note_attempts(self, partition: int, attempts: bytes) -> None:
         """Keep what is about to be attempted, beside the state."""
@@ -248,6 +254,8 @@ class RedisStateStore:
             commit.state,
             commit.outbox,
             b"%d" % commit.clears,
+            b"%d" % (commit.erased is not None),
+            commit.erased or b"",
             b"%d" % (len(profiles.id_bounds) - 1),
             wire.lengths(profiles),
         )
