@@ -70,6 +70,7 @@ def judge(job: Job, seen_file: Path) -> Verdict:
             _profiles(store, partition),
             _data(store, partition, high),
             [source_offset(dict(letter.headers)) for letter in letters if source_partition(letter.headers) == partition],
+            [],  # nobody is erased
         )
         compare(partition, expected, found)
         causes = Counter(change["cause"] for change in found.told)

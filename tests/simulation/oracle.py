@@ -13,7 +13,9 @@ import numpy as np
 from streamer.adapters.avro import codec, wire
 from streamer.app import journal
 from streamer.app.changes import CHANGE
-from streamer.core.fold import TALLIES, fold
+from streamer.app.tools import REFUSE
+from streamer.core.erasure import heed
+from streamer.core.fold import PASSED, TALLIES, fold
 from streamer.core.intake import group, hash_ids
 from streamer.core.partition import PartitionData, adopt_epoch, adopt_version, stack_judge, stack_sums, tick, unstack_sums
 from streamer.core.plan import hourly
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from streamer.app.models import ModelShelf
     from streamer.core.columns import Headers
     from streamer.core.declaration import Declaration
+    from streamer.core.erasure import Rule
     from streamer.core.fold import Rows
     from streamer.core.plan import Plan
     from streamer.core.ports import LogRecord
@@ -44,6 +47,7 @@ class Rules(NamedTuple):
     intake: Intake
     shelf: ModelShelf
     writer: ChangeWriter
+    erasure: Rule = REFUSE
 
 
 class Said(NamedTuple):
@@ -55,12 +59,13 @@ class Said(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """What a partition comes to. `letters` has the offsets of refused records."""
+    """What a partition comes to. `letters` has the offsets of refused records, `tombstones` the customers of tombstones."""
 
     changes: list[dict[str, Any]]
     profiles: dict[bytes, bytes]
     data: PartitionData
     letters: list[int]
+    tombstones: list[bytes]
 
 
 class Replay:
@@ -72,6 +77,7 @@ class Replay:
         self.data = PartitionData(rules.declaration.version)
         self.profiles: dict[bytes, bytes] = {}
         self.changes: list[dict[str, Any]] = []
+        self.tombstones: list[bytes] = []
 
     def run(self, said: Said) -> Expected:
         """Fold everything."""
@@ -92,7 +98,7 @@ class Replay:
                 self.data = adopt_epoch(self.data, entry.epoch, entry.centroids(self.data.centroids.shape))
         self._events(taken, first, said.high)
         self._sweep()
-        return Expected(self.changes, self.profiles, self.data, fetched.offset[taken.status != 0].tolist())
+        return Expected(self.changes, self.profiles, self.data, fetched.offset[taken.status != 0].tolist(), self.tombstones)
 
     def _events(self, taken: Any, first: int, end: int) -> int:
         """Fold the valid events from the `first` row to before the offset `end`; returns the row after them."""
@@ -119,6 +125,10 @@ class Replay:
             joined, bounds[:-1], np.diff(bounds).astype(np.int32), hash_ids(joined, bounds), np.zeros(len(ids), np.int32), 1
         )
         known = cut(customers.ids, customers.id_bounds)
+        heeded = heed(rules.erasure, rows._replace(slot=slot[swept:]), customers, [self.data.erased])
+        slot = np.concatenate([slot[:swept], slot[swept:][heeded.kept]])
+        others = (name for name in rows._fields if name != "slot")
+        rows = rows._replace(**{name: np.ascontiguousarray(getattr(rows, name)[..., heeded.kept]) for name in others})
         room = np.bincount(slot, minlength=len(known)).astype(np.int64)
         work = unpack(plan, *joined_with_bounds([self.profiles.get(customer, b"") for customer in known]), room)
         judge = stack_judge([self.data], rules.shelf.known, rules.declaration)
@@ -129,16 +139,20 @@ class Replay:
         values, bounds = pack(plan, work, np.arange(len(known)))
         self.profiles |= dict(zip(known, cut(values, bounds), strict=True))
         self.profiles = {customer: body for customer, body in self.profiles.items() if body}
-        began = min(self.data.began, int(rows.time.min()) if len(rows.time) else self.data.began)
+        timed = rows.time[(rows.type >= 0) | (rows.type == PASSED)]
+        began = min(self.data.began, int(timed.min()) if len(timed) else self.data.began)
         learned = None if self.data.centroids is None else unstack_sums(sums, 0, len(self.data.centroids))
         self.data = PartitionData(**{**_fields(self.data), "watermark": int(watermark[0]), "began": began, "learned": learned})
+        if heeded.erased[0] is not self.data.erased:
+            self.data = self.data.erasing(rules.erasure.key_name, heeded.erased[0])
         stamp: Headers = (("commit_id", b""), ("next_offset", b"0"))
         names = [rules.shelf.names(self.data.model)]
         written = rules.writer.write(
             changes, count, customers, (self.partition,), names, {self.partition: stamp}, 0, np.ones(count, np.bool_)
         )
         for one in written.values():
-            self.changes += [plain(record.value) for record in one.records]
+            self.changes += [plain(record.value) for record in one.records if record.value is not None]
+            self.tombstones += [record.key for record in one.records if record.value is None and record.key is not None]
 
 
 def plain(value: bytes | None) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from tests.fakes.state_store import FakeStateStore
 from tests.simulation.planting import Bug, edit, put
 from tests.simulation.profiles import (
     ASKS,
+    ERASURES,
     FROZEN,
     LOSSES,
     MARKERS,
@@ -561,6 +562,27 @@ BUGS = (
                 "[tools.shelf.names(max(tools.shelf.known, default=0)) for _ in partitions]",
             ),
         ),
+    ),
+    bug(
+        "outbox_names_erased",
+        "another commit follows one whose outbox names who was erased (9)",
+        ERASURES,
+        0,
+        edit(worker, "decide", ("bool(folded.erasures[i]) and owned.until is None", "False")),
+    ),
+    bug(
+        "erased_forgotten",
+        "a new owner knows who was erased (erasure)",
+        ERASURES,
+        0,
+        edit(assignment, "_with_erased", ("replace(data, erased=erased)", "data")),
+    ),
+    bug(
+        "erased_unkept",
+        "who was erased is in the commit that erases (erasure)",
+        ERASURES,
+        0,
+        edit(worker, "decide", ("erased = pack_erased(data.erased)", "erased = None")),
     ),
 )
 

@@ -46,10 +46,11 @@ class Profile:
     forth: bool = True  # whether a rollback may bring back what an earlier one undid
     turns: int = 900  # that faults and events are spread over
     promotions: tuple[int, int] | None = None  # the fewest and the most versions that a person promotes; None: nobody looks for any
+    erases: float = 0.0  # the chance that a schedule erases customers
     rehashes: bool = True  # whether a Redis that comes back as it was earlier counts the cursors of its scans otherwise
 
 
-USUAL = Profile("usual")
+USUAL = Profile("usual", erases=0.25)
 MARKERS = Profile(
     "late markers",
     befalls=(
@@ -197,6 +198,7 @@ PROMOTED = Profile(
     turns=3600,  # so that versions are adopted, swept and learned from in the midst of it
     promotions=(3, 6),
 )
+ERASURES = Profile("erasures", befalls=BEFALLS, sends=0.12, erases=1.0)
 BIASED = (
     MARKERS,
     ZOMBIES,
@@ -212,4 +214,5 @@ BIASED = (
     STRAYS,
     THERE_AND_BACK,
     PROMOTED,
+    ERASURES,
 )

@@ -54,6 +54,7 @@ class Found(NamedTuple):
     profiles: Mapping[bytes, bytes]
     data: PartitionData
     letters: list[int]
+    tombstones: list[bytes]
 
 
 def judge(job: Job) -> None:
@@ -65,13 +66,14 @@ def judge(job: Job) -> None:
     """
     topics = {topic: job.broker.topics[name] for topic, name in job.topics(job.run).items()}
     for partition, changes in enumerate(topics[Topic.CHANGES]):
-        told_again(partition, changes.committed(), job)
+        told_again(partition, _changes(changes), job)
     if any(log.first for log in job.broker.topics[INPUT]):
         for partition, changes in enumerate(topics[Topic.CHANGES]):
-            agree(partition, [plain(record.value) for record in changes.committed()], job)
+            agree(partition, [plain(record.value) for record in _changes(changes)], job)
     else:
         _replayed(job, topics)
     _in_force(job)
+    unforgotten(job)
     if not job.check().clean:
         message = f"sums and profiles disagree: {job.check().findings}"
         raise Violated(message)
@@ -96,12 +98,34 @@ def _replayed(job: Job, topics: Mapping[Topic, list[FakePartitionLog]]) -> None:
         said = Said(log.records, log.high, journal.read(topics[Topic.JOURNAL][partition].committed()))
         letters = [record for record in job.records(Topic.DEAD_LETTERS) if source_partition(record.headers) == partition]
         found = Found(
-            [change for change in map(_plain, topics[Topic.CHANGES][partition].committed()) if change["status"] != EXISTING],
+            [change for change in map(_plain, _changes(topics[Topic.CHANGES][partition])) if change["status"] != EXISTING],
             job.redis.namespaces[job.run, APP].partitions[partition].profiles,
             job.data()[partition],
             [source_offset(headers(letter)) for letter in letters],
+            [record.key for record in topics[Topic.CHANGES][partition].committed() if record.value is None and record.key is not None],
         )
         compare(partition, Replay(rules, partition).run(said), found)
+
+
+def unforgotten(job: Job) -> None:
+    """Search all that Redis holds for who was erased.
+
+    Raises:
+        Violated: somebody is named.
+
+    """
+    for namespace in job.redis.namespaces.values():
+        for partition, held in namespace.partitions.items():
+            texts = [held.state, held.outbox, held.erased, held.attempts, *held.profiles, *held.profiles.values()]
+            left = [customer for customer in job.erased if any(customer.encode() in text for text in texts)]
+            if left:
+                message = f"partition {partition}: Redis still names {', '.join(left)}, who was erased"
+                raise Violated(message)
+
+
+def _changes(log: FakePartitionLog) -> list[LogRecord]:
+    """Give the changes of a partition, without tombstones."""
+    return [record for record in log.committed() if record.value is not None]
 
 
 def told_again(partition: int, records: Sequence[LogRecord], job: Job) -> None:
@@ -186,6 +210,9 @@ def compare(partition: int, expected: Expected, came: Found) -> None:
         counts = f"{len(lost)} lost, {len(invented)} invented, {len(other)} told otherwise"
         message = f"partition {partition}: of {len(wanted)} changes {counts}"
         raise Violated(message)
+    if came.tombstones != expected.tombstones:
+        message = f"partition {partition}: {len(came.tombstones)} tombstones, not {len(expected.tombstones)}, or of others"
+        raise Violated(message)
     if came.profiles != expected.profiles:
         differing = sum(came.profiles.get(c) != expected.profiles.get(c) for c in came.profiles.keys() | expected.profiles.keys())
         message = f"partition {partition}: {differing} of {len(expected.profiles)} profiles differ"
@@ -221,7 +248,7 @@ def versions_grow(partition: int, told: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _state(partition: int, found: PartitionData, expected: PartitionData) -> None:
-    plain_names = ("watermark", "began", "model", "epoch", "as_of", "at_offset", "ticked")
+    plain_names = ("watermark", "began", "model", "epoch", "as_of", "at_offset", "ticked", "erased_key", "erased_digest")
     same = all(getattr(found, name) == getattr(expected, name) for name in plain_names)
     same &= (found.learned is None) == (expected.learned is None)
     if found.learned is not None and expected.learned is not None:

@@ -42,6 +42,9 @@ EVENTS = 300
 CUSTOMERS = 30
 SESSION_S = 4.0
 SNAPSHOTS_MAX = 6
+ERASURES_MAX = 3
+STRANGER = "a stranger"  # whom nobody knows
+ERASES_FROM = 100  # the turn before which nobody is erased
 SETTLE_ROUNDS_MAX = 600
 LEARNING = {"epoch_interval_s": 0.6, "poll_interval_s": 0.2, "idle_check_s": 1.0, "tick_after_s": 1.0}
 AHEAD_MS = (0, 3_600_000, 20 * 3_600_000, 40 * 3_600_000)  # how far the wall clock may be before the events: idle partitions tick
@@ -106,6 +109,7 @@ class World:
     trace: Callable[[str], None] | None = None
     profile: Profile = USUAL
     rng: random.Random = field(init=False)
+    erasures: dict[int, str] = field(default_factory=dict)  # whom, by turn
     job: Job = field(init=False)
     processes: list[Process] = field(default_factory=list)
     expelled: list[tuple[float, str]] = field(default_factory=list)
@@ -129,6 +133,11 @@ class World:
         self.promotions = sorted(self._promotions())
         self.job.broker.arrival = self.rng.choice(self.profile.arrival)
         self.events = list(shop(EVENTS, CUSTOMERS, self.seed))
+        apart = random.Random(f"erasures of {self.seed}")  # else a schedule without them would be another for their sake
+        if apart.random() < self.profile.erases:
+            whom = apart.sample(sorted({event["customer_id"] for event in self.events}), apart.randint(1, ERASURES_MAX))
+            self.erasures = {apart.randrange(ERASES_FROM, self.profile.turns): customer for customer in whom}
+            self.erasures |= {self.profile.turns: STRANGER} if apart.random() < 0.5 else {}  # with nothing after it
         for _ in range(WORKERS):
             self.start()
 
@@ -216,6 +225,7 @@ class World:
                 self.snapshots.append(self._snapshot(turn))
             elif turn % 40 == 20 and self.snapshots:
                 self.snapshots[rng.randrange(len(self.snapshots))] = self._snapshot(turn)
+            self._erase(turn)
             self._turn()
         self._send(self.events[sent:])
 
@@ -252,6 +262,14 @@ class World:
                 self.job.broker.append(INPUT, partition, event["customer_id"].encode(), encoded(event))
             if self.rng.random() < 0.03:
                 self.job.broker.append(INPUT, partition, b"bad", b"nonsense")
+
+    def _erase(self, turn: int) -> None:
+        """Erase whose turn has come."""
+        customer = self.erasures.get(turn)
+        if customer is not None:
+            self.job.erase(customer, self.job.clock.now_ms())
+            self.befallen.append("erasure")
+            self._say(f"erasure: {customer}")
 
     def _wall(self, now_ms: int) -> None:
         """Move the wall clock on."""
@@ -461,6 +479,9 @@ class World:
             self.start()
         working = [process.worker for process in self.processes if not process.dead]
         self._settle(working)
+        if self.profile.turns in self.erasures:
+            self._erase(self.profile.turns)
+            self._settle(working)
         if self.rng.random() < 0.5:  # a day on which nothing happens
             self._wall(self.job.clock.now_ms() + 86_400_000)
             self._settle(working)
