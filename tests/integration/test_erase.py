@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 import redis
-from confluent_kafka.admin import AdminClient, ConfigResource
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from streamer.app import wiring
 from streamer.core.ports import Topic
@@ -62,7 +62,9 @@ def compact(job: Job) -> None:
         "min.cleanable.dirty.ratio": "0.001",
         "delete.retention.ms": "0",
     }
-    [future] = admin.alter_configs([ConfigResource(ConfigResource.Type.TOPIC, job.config.topics.changes, set_config=settings)]).values()
+    entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in settings.items()]
+    resource = ConfigResource(ConfigResource.Type.TOPIC, job.config.topics.changes, incremental_configs=entries)
+    [future] = admin.incremental_alter_configs([resource]).values()
     future.result(TIMEOUT_S)
 
 
