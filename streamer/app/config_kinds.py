@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, final
 from urllib.parse import urlsplit
 
@@ -233,9 +234,19 @@ def path() -> Kind:
         if not given.strip() or "\0" in given:
             problem = "is not a path"
             raise ValueError(problem)
+        expanded(given)
         return given
 
     return Kind("the path of a file", read)
+
+
+def expanded(given: str) -> Path:
+    """Write a home directory, `~` or `~user`, out; raises `ValueError` with the problem."""
+    try:
+        return Path(given).expanduser()
+    except RuntimeError as error:
+        problem = "names the home of a user whom this machine does not know"
+        raise ValueError(problem) from error
 
 
 def secret() -> Kind:

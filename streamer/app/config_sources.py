@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from streamer.app.config_kinds import HIDDEN, sensitive
+from streamer.app.config_kinds import HIDDEN, expanded, sensitive
 from streamer.app.config_schema import keys, sections
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Gathered:
 
 def read_secret(raw: Raw) -> Raw:
     """Replace the path of a file by what is in it, less one line end; raises `ValueError` with the problem."""
-    path = raw.directory / Path(raw.text or "").expanduser()
+    path = raw.directory / expanded(raw.text or "")
     try:
         with path.open("rb") as file:
             content = file.read(SECRET_BYTES_MAX + 1)

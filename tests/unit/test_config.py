@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from streamer.app import config_kinds as kinds
@@ -319,6 +319,8 @@ def test_a_size_reads_as_it_is_shown(value: int) -> None:
 
 
 @given(st.dictionaries(st.sampled_from([variable_of(key) for key in keys()]), st.text(max_size=20)))
+@example({"STREAMER_REDIS__PASSWORD_FILE": "~nobody-here/x"})
+@example({"STREAMER_REDIS__PASSWORD": "!file ~nobody-here/x"})
 def test_any_environment_gives_a_configuration_or_faults(environment: dict[str, str]) -> None:
     with contextlib.suppress(ConfigError):
         assert json.dumps({key: one.value for key, one in shown(load(None, environment)).items()})
