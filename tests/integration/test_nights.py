@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, ConfigResource
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from offline.events import Reading
 from offline.features import compute
@@ -62,13 +62,10 @@ def send(job: Job, events: Iterable[Mapping[str, Any]]) -> None:
 
 def keep_for_ever(job: Job) -> None:
     """Let the brokers keep records whose timestamps are years ago."""
-    admin = AdminClient({"bootstrap.servers": job.bootstrap})
-    for topic in (job.config.topics.events,):
-        resource = ConfigResource(
-            ConfigResource.Type.TOPIC, topic, set_config={"retention.ms": "-1", "message.timestamp.type": "CreateTime"}
-        )
-        for done in admin.alter_configs([resource]).values():
-            done.result(30)
+    kept = ConfigEntry("retention.ms", "-1", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, job.config.topics.events, incremental_configs=[kept])
+    for done in AdminClient({"bootstrap.servers": job.bootstrap}).incremental_alter_configs([resource]).values():
+        done.result(30)
 
 
 @pytest.mark.long
