@@ -128,6 +128,7 @@ def promote(
     """Publish a version and say that it is to be in force: the stream adopts it within seconds."""
     from offline.publishing import Wish
     from offline.shelf import Shelf, body_of
+    from offline.tracking import Tracker
     from streamer.core.errors import Misconfigured
 
     if force is not None and not force.strip():
@@ -139,7 +140,9 @@ def promote(
         kept = accepted(shelf, kept, force)
     wish = Wish(kept.version, body_of(kept.version), reason or force or "", forced=force is not None)
     with topic_of(session_of(context), name) as topic:
-        told(topic.publish(lambda _present: wish, declaration_of(session_of(context)), now_ms()), name, as_json=as_json)
+        published = topic.publish(lambda _present: wish, declaration_of(session_of(context)), now_ms())
+    Tracker(session_of(context).settings().mlflow).promoted(name, published.promotion.sha256)
+    told(published, name, as_json=as_json)
 
 
 @app.command()
@@ -156,6 +159,7 @@ def rollback(
     """Say that an older version is to be in force again. Done twice without a number, it is done once."""
     from offline.publishing import back
     from offline.shelf import Shelf, body_of
+    from offline.tracking import Tracker
     from streamer.core.errors import Misconfigured
 
     def kept(number: int) -> bytes:
@@ -166,7 +170,8 @@ def rollback(
 
     with topic_of(session_of(context), name) as topic:
         published = topic.publish(lambda present: back(present, to, reason, kept), declaration_of(session_of(context)), now_ms())
-        told(published, name, as_json=as_json)
+    Tracker(session_of(context).settings().mlflow).promoted(name, published.promotion.sha256)
+    told(published, name, as_json=as_json)
 
 
 @app.command()

@@ -136,6 +136,7 @@ def reseed(
     from rich.console import Console
 
     from offline.shelf import Shelf
+    from offline.tracking import Tracker
     from streamer.adapters.history import open_history
     from streamer.core.errors import Misconfigured
 
@@ -150,7 +151,11 @@ def reseed(
         def told(step: str, done: int, of: int) -> None:
             status.update(f"{step} {done:,}{f' of {of:,}' if of else ''}" if done else step)
 
-        kept = run(request, open_history(history), Shelf(models, name), session_of(context).settings(), told)
+        settings = session_of(context).settings()
+        tracker = Tracker(settings.mlflow)
+        kept = run(request, open_history(history), Shelf(models, name), settings, told)
+        if not dry_run:
+            tracker.night(kept)
     if as_json:
         typer.echo(json.dumps({"refused": kept.refused, **kept.details}, indent=2, ensure_ascii=False))
     else:

@@ -36,6 +36,13 @@ def _within(kind: type, least: float, most: float) -> Callable[[object], object]
     return read
 
 
+def _text(given: object) -> str | None:
+    if given is not None and (not isinstance(given, str) or not given):
+        message = f"is {given!r}: give a text"
+        raise ValueError(message)
+    return given
+
+
 def _dates(given: object) -> tuple[date, ...]:
     if not isinstance(given, list) or not all(type(one) is date for one in given):
         message = f"is {given!r}: give a list of days such as [2026-12-25]"
@@ -87,6 +94,14 @@ class Fitting:
 
 
 @dataclass(frozen=True, slots=True)
+class Mlflow:
+    """Where MLflow is told of versions; nowhere without an address."""
+
+    tracking_uri: str | None = field(default=None, metadata={"read": _text, "says": "MLflow's tracking server and registry."})
+    experiment: str = field(default="segments", metadata={"read": _text, "says": "The experiment that nights are runs of."})
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All of it."""
 
@@ -95,9 +110,10 @@ class Settings:
     fit: Fitting = field(default_factory=Fitting)
     names: Mapping[str, str] = field(default_factory=dict)  # segment id -> name
     declaration: Path | None = None  # of measures and features; None is the packaged one
+    mlflow: Mlflow = field(default_factory=Mlflow)
 
 
-_SECTIONS: dict[str, type] = {"gate": GateLimits, "cleaning": Cleaning, "fit": Fitting}
+_SECTIONS: dict[str, type] = {"gate": GateLimits, "cleaning": Cleaning, "fit": Fitting, "mlflow": Mlflow}
 
 
 def load(path: Path | None) -> Settings:

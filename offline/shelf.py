@@ -99,8 +99,7 @@ class Shelf:
             message = f"{self.url}/{path}.avro is another version under this number, written meanwhile: run again to build upon it"
             raise Misconfigured(message)
         details = details_of(candidate, sha256)
-        text = json.dumps(details, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        self._write(f"{path}.json", text.encode())
+        self._write(f"{path}.json", text_of(details))
         self._write(f"{path}.avro", body)  # last: it is what makes the version one
         return Kept(candidate.version, sha256, details, refused=not candidate.verdict.passed)
 
@@ -140,7 +139,7 @@ class Shelf:
                 f"{self.url}/{stem}.avro is another version under this number: look at both (`offline models show`), and re-seed upon it"
             )
             raise Misconfigured(message)
-        self._write(f"{stem}.json", json.dumps(details, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False).encode())
+        self._write(f"{stem}.json", text_of(details))
         self._write(f"{stem}.avro", body)  # last: it is what makes the version one
         return Kept(version, digest(body).hex(), details)
 
@@ -188,6 +187,11 @@ class Shelf:
         except OSError as error:
             message = f"{self.url}/{path} can't be written: {error}"
             raise Unavailable(message) from error
+
+
+def text_of(details: dict[str, Any]) -> bytes:
+    """Write what a night saw as it stands beside the version."""
+    return json.dumps(details, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
 
 
 def details_of(candidate: Candidate, sha256: str) -> dict[str, Any]:
