@@ -64,7 +64,8 @@ def keep_for_ever(job: Job) -> None:
     """Let the brokers keep records whose timestamps are years ago."""
     kept = ConfigEntry("retention.ms", "-1", incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ConfigResource.Type.TOPIC, job.config.topics.events, incremental_configs=[kept])
-    for done in AdminClient({"bootstrap.servers": job.bootstrap}).incremental_alter_configs([resource]).values():
+    admin = AdminClient({"bootstrap.servers": job.bootstrap})
+    for done in admin.incremental_alter_configs([resource]).values():
         done.result(30)
 
 
