@@ -116,7 +116,7 @@ def decide(tools: Tools, settings: Settings, partitions: Sequence[Owned], sums: 
             watermark=int(batch.watermark[i]),
             began=min(owned.data.began, int(began[i])),
             learned=_learned(owned.data, sums, i),
-            scrub=bool(folded.erasures[i]) and owned.until is None,
+            scrub=bool(folded.erasures[i] or (refused and len(folded.erased[i]))) and owned.until is None,  # letters may be of the erased
         ).went_on(hourly(tools.intake.plan), batch.slices[number][0] if number in batch.slices else None)
         erased = None
         if folded.erased[i] is not owned.data.erased:

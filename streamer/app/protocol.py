@@ -14,8 +14,8 @@ Working:
    again without that partition. The successor does the mirror image (5), so one of the two must see the other.
 4. Only when the transaction has committed may the next Redis commit replace the outboxes.
 
-9. A commit whose outbox names customers who were erased says so in the state, until another commit, which publishes nothing, has taken
-   the outbox's place: no byte of an id stays in Redis.
+9. A commit whose outbox names customers who were erased, or may, says so in the state, until another commit has taken the outbox's place:
+   the next batch's, or where none comes one that publishes nothing. No byte of an id stays in Redis.
 
 Assignment:
 

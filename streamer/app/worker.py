@@ -123,7 +123,7 @@ class Worker:
                 except Unavailable as error:  # such as a transaction still open where it must read: the other partitions go on
                     log.warning("partition %d: its rebuild can't end yet: %s", owned.number, error)
                     self._again(owned.number)
-        self._scrub()
+        self._scrub(fetched)
         self._reconciler.heed()
         self._reconciler.go_on()
         self._timers()
@@ -353,10 +353,14 @@ class Worker:
         if not whole or self._sums is not folded_into:  # what was folded into is gone, or holds what was not committed
             self.restack()
 
-    def _scrub(self) -> None:
-        """Let another commit follow one whose outbox names erased customers, so that Redis holds nothing of them (9)."""
-        for owned in list(self._owned.values()):
-            if owned.data.scrub and owned.until is None and not owned.parting and self._owned.get(owned.number) is owned:
+    def _scrub(self, fetched: Fetched) -> None:
+        """Let another commit follow one whose outbox names erased customers, so that Redis holds nothing of them (9).
+
+        Where records come, the next batch's does.
+        """
+        due = [owned for owned in self._owned.values() if owned.data.scrub and owned.until is None and not owned.parting]
+        for owned in due:
+            if self._owned.get(owned.number) is owned and not (fetched.partition == owned.number).any():
                 self._decisions.commit(owned, self._tools.clock.token(), replace(owned.data, scrub=False))
 
     def _holds(self, commit: Commit) -> bool:

@@ -74,7 +74,7 @@ class PartitionData:
     reconcile: str = ""  # the latest request to tell everybody's segment again
     reconcile_cursor: str = DONE  # of the walk for it
     reconciled: int = 0  # profiles it has come by so far
-    scrub: bool = False  # the outbox names customers who were erased: another commit must follow
+    scrub: bool = False  # the outbox names customers who were erased, or may: another commit must follow
     erased_key: str = ""  # the name of the key that `erased` was made with; "" where nobody was erased
     erased_digest: str = ""  # of `erased`
     erased: U64 = field(default_factory=lambda: NOBODY)  # the keyed hashes of who was erased and is refused, in order

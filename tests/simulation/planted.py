@@ -568,7 +568,7 @@ BUGS = (
         "another commit follows one whose outbox names who was erased (9)",
         ERASURES,
         0,
-        edit(worker, "decide", ("bool(folded.erasures[i]) and owned.until is None", "False")),
+        edit(worker, "decide", ("bool(folded.erasures[i] or (refused and len(folded.erased[i]))) and owned.until is None", "False")),
     ),
     bug(
         "erased_forgotten",

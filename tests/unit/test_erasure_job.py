@@ -144,6 +144,17 @@ def test_later_events_are_dropped_without_a_dead_letter_and_counted() -> None:
     assert not names(job)
 
 
+def test_a_dead_letter_of_who_was_erased_does_not_stay_in_redis() -> None:
+    job = learned()
+    job.erase(WHO, LATER)
+    job.settle(worker := job.worker("b"))
+    job.send([{**shop(1, 1)[0], "customer_id": WHO, "quantity": 10**13}])
+    job.settle(worker)
+    [letter] = job.records(Topic.DEAD_LETTERS)
+    assert WHO.encode() in letter.value
+    assert not names(job)
+
+
 def test_where_they_are_accepted_later_events_begin_a_new_customer() -> None:
     job = learned()
     rule = make_rule(None, refuse=False)
