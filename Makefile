@@ -65,7 +65,7 @@ requirements: $(VENV)/.python  ## choose the newest releases that fit, and write
 	env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/pip-tools/bin/pip-compile $(COMPILE) --upgrade \
 	  --constraint requirements/dev.txt --extra report --output-file requirements/bench.txt pyproject.toml
 	env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/pip-tools/bin/pip-compile $(COMPILE) --upgrade \
-	  --constraint requirements/dev.txt --extra servers --output-file requirements/run.txt pyproject.toml
+	  --constraint requirements/dev.txt --extra servers --extra report --output-file requirements/run.txt pyproject.toml
 	env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/pip-tools/bin/pip-compile $(COMPILE) --upgrade \
 	  --constraint requirements/run.txt --output-file requirements/image.txt pyproject.toml
 	env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/pip-tools/bin/pip-compile $(HASHED) --upgrade \
@@ -78,7 +78,7 @@ HASHED := --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate 
 COMPILE := $(HASHED) --build-deps-for editable --extra registry
 
 clean:  ## remove what the targets above made, servers' files aside
-	rm -rf $(VENV) .coverage* .fuzz .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist ./*.egg-info
+	rm -rf $(VENV) demo-report .coverage* .fuzz .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist ./*.egg-info
 
 # Set-up. A stamp is written last, so an installation that was interrupted is taken up again. The lists name every release, so pip need not look
 # for what they depend on; where it does, it takes a later release for one that is asked for with an extra, and refuses it for want of a hash.

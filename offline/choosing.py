@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from offline.fit import SEED, cold, different, sampled, shares, stability
+from streamer.adapters.clustering import STARTS_MAX
 from streamer.core.errors import BadInput
 from streamer.core.fold import VOTE_ONE
 from streamer.core.lloyd import assign
@@ -49,9 +50,10 @@ def choose(
     share_min: float = 0.0,
     share_max: float = 1.0,
     seed: int = SEED,
+    starts_max: int = STARTS_MAX,
     progress: Callable[[int, int], None] | None = None,
 ) -> Choice:
-    """Fit every candidate and choose one.
+    """Fit every candidate, each the best of up to `starts_max` starts, and choose one.
 
     Raises:
         BadInput: there are too few different customers, or every candidate has a segment that is too small or too large.
@@ -64,7 +66,7 @@ def choose(
         raise BadInput(message)
     fits, rows = {}, []
     for done, k in enumerate(possible, 1):
-        fits[k] = cold(vectors, k, seed)
+        fits[k] = cold(vectors, k, seed, starts_max)
         rows.append({"k": k, "wcss": fits[k].inertia, **_measured(vectors, fits[k], seed)})
         if progress is not None:
             progress(done, len(possible))

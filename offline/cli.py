@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from offline import backtest_command, models_command, reseed_command, segment_command
+from offline import backtest_command, models_command, report_command, reseed_command, segment_command
 from offline.session import Session, session_of
 from streamer.core.exits import exit_status, message
 
@@ -18,6 +18,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 app.command()(segment_command.segment)
 app.command()(reseed_command.reseed)
 app.command()(backtest_command.backtest)
+app.command()(report_command.report)
 app.add_typer(models_command.app, name="models")
 
 

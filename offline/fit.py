@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from streamer.adapters.clustering import KMeansFitter
+from streamer.adapters.clustering import STARTS_MAX, KMeansFitter
 from streamer.core.fold import CENTROID_ONE, VOTE_ONE
 from streamer.core.lloyd import Clusters, assign, fixed, refine
 from streamer.core.model import Scaling, scale, votes
@@ -76,11 +76,11 @@ def points_of(features: pd.DataFrame, eligible: Bool, transforms: Sequence[Trans
     return Points(features.index[eligible], values, scaling, votes(tuple(transforms), scaling, values), names, tuple(transforms))
 
 
-def cold(vectors: I16, k: int, seed: int = SEED) -> Clusters:
+def cold(vectors: I16, k: int, seed: int = SEED, starts_max: int = STARTS_MAX) -> Clusters:
     """Fit from nothing: scikit-learn's k-means, best of ten starts or more, on a sample, then on all; the largest cluster first."""
     sample = sampled(len(vectors), FIT_SAMPLE, seed)
     with threadpool_limits(limits=1):  # threads add up in the order in which they end
-        centroids, _ = KMeansFitter(seed).fit(vectors[sample] / VOTE_ONE, k)
+        centroids, _ = KMeansFitter(seed, starts_max).fit(vectors[sample] / VOTE_ONE, k)
     return by_size(refine(vectors, fixed(centroids)))
 
 

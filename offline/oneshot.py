@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from offline.event_files import FileEvents
     from offline.fit import Points
     from offline.naming import Words
     from offline.settings import Settings
@@ -87,11 +88,12 @@ class Segmented:
     clipped_rows: int
     warnings: tuple[str, ...]
     as_of: int | None
+    behind: Behind
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
-    """Features and how they came about."""
+class Source:
+    """Features and how they came about; of events, what they were computed of."""
 
     features: pd.DataFrame
     eligible: Bool
@@ -100,6 +102,16 @@ class _Source:
     warnings: tuple[str, ...]
     rule: str = ""
     as_of: int | None = None
+    events: FileEvents | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """What the answer was made of, for whoever reports on it: features, what segments were fitted to, the fit."""
+
+    source: Source
+    points: Points
+    centroids: F64  # (k, f) in standard deviations
 
 
 def segment(request: Request, settings: Settings, progress: Callable[[str, int, int], None] = lambda _s, _d, _o: None) -> Segmented:
@@ -116,7 +128,7 @@ def segment(request: Request, settings: Settings, progress: Callable[[str, int, 
 
 
 def _fitted(
-    request: Request, source: _Source, points: Points | None, settings: Settings, progress: Callable[[str, int, int], None]
+    request: Request, source: Source, points: Points | None, settings: Settings, progress: Callable[[str, int, int], None]
 ) -> Segmented:
     customers = len(source.features)
     eligible = 0 if points is None else len(points.values)
@@ -168,6 +180,7 @@ def _fitted(
         points.clipped_rows(),
         tuple(warnings),
         source.as_of,
+        Behind(source, points, centroids),
     )
 
 
@@ -178,13 +191,13 @@ def _apart(points: Points, centroid: F64) -> tuple[Apart, ...]:
     return tuple(Apart(points.names[f], float(values[f]), float(average[f]), float(centroid[f])) for f in chosen)
 
 
-def _of_table(request: Request) -> _Source:
+def _of_table(request: Request) -> Source:
     table = read_features(request.file, request.customer, request.without)
     names = [str(name) for name in table.features.columns]
-    return _Source(table.features, np.ones(len(table.features), np.bool_), table.transforms, plain_words(names), table.warnings)
+    return Source(table.features, np.ones(len(table.features), np.bool_), table.transforms, plain_words(names), table.warnings)
 
 
-def _of_events(request: Request, settings: Settings, progress: Callable[[str, int, int], None]) -> _Source:
+def _of_events(request: Request, settings: Settings, progress: Callable[[str, int, int], None]) -> Source:
     progress("reading", 0, 1)
     read = read_events(request.file, request.mapping, request.declaration or settings.declaration)
     declaration, last = read.declaration, read.last_ms
@@ -202,7 +215,7 @@ def _of_events(request: Request, settings: Settings, progress: Callable[[str, in
     rule = ", ".join(f"{measure} of {least} or more" for measure, least in declaration.eligibility)
     transforms = [feature.transform for feature in declaration.features]
     eligible = computed.facts["eligible"].to_numpy(np.bool_)
-    return _Source(computed.features, eligible, transforms, words_of(declaration), tuple(warnings), rule, as_of)
+    return Source(computed.features, eligible, transforms, words_of(declaration), tuple(warnings), rule, as_of, read)
 
 
 def _utc(time_ms: int) -> str:

@@ -92,6 +92,11 @@ def log_of(reading: Reading, batches: Iterable[pa.RecordBatch]) -> Log:
         BadInput: there is no valid event, or there are more than memory is meant for.
 
     """
+    return log_of_whom(reading, batches)[0]
+
+
+def log_of_whom(reading: Reading, batches: Iterable[pa.RecordBatch]) -> tuple[Log, tuple[str, ...], I64]:
+    """Take a log as `log_of` does; besides, the ids of its customers, by slot, and which row each of its purchases (m,) is."""
     held, n = [], 0
     for batch in batches:
         held.append(batch)
@@ -106,13 +111,19 @@ def log_of(reading: Reading, batches: Iterable[pa.RecordBatch]) -> Log:
         raise BadInput(message)
     order = np.argsort(taken.rows.time, kind="stable")
     rows = _rows(taken.rows, order)
+    numbered = rows.slot
     rows = rows._replace(slot=_by_appearance(rows.slot), offset=np.arange(len(order), dtype=np.int64))
     ours = pc.fill_null(pc.equal(whole.column("currency"), reading.declaration.currency), fill_value=True)
     bought = pc.and_(pc.and_(ours, pc.equal(whole.column("event_type"), PURCHASE)), whole.column("amount").is_valid())
     chosen = np.flatnonzero(bought.to_numpy(zero_copy_only=False)[taken.record[order]])
     amount = pc.fill_null(whole.column("amount"), 0).to_numpy(zero_copy_only=False)[taken.record[order]]
     spending = Spending(rows.slot[chosen], rows.time[chosen], amount[chosen].astype(np.int64))
-    return Log(reading, rows, int(rows.slot.max()) + 1, spending)
+    joined_ids, bounds = taken.customers.of(0)
+    text = joined_ids.tobytes()
+    names = [text[begin:end].decode() for begin, end in pairwise(bounds.tolist())]
+    numbers = np.zeros(len(names), np.int64)
+    numbers[rows.slot] = numbered
+    return Log(reading, rows, len(names), spending), tuple(names[i] for i in numbers.tolist()), chosen
 
 
 def _rows(rows: Rows, chosen: I64 | slice) -> Rows:

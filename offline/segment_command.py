@@ -10,7 +10,10 @@ import typer
 from offline.session import end_of, number_of_segments, session_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from offline.oneshot import Segmented
+    from offline.settings import Settings
 
 ENDINGS = (".csv", ".parquet")
 
@@ -38,6 +41,7 @@ def segment(
     without: Annotated[
         list[str] | None, typer.Option(help="For a table of features: leave this column out; may be given again.", metavar="COLUMN")
     ] = None,
+    report: Annotated[Path | None, typer.Option(file_okay=False, help="Write a report on the segments into this directory.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Segment the customers of one file, once: no server, no history.
@@ -67,11 +71,22 @@ def segment(
             status.update(f"{step} {done:,}{f' of {of:,}' if of else ''}")
 
         found = segmented(request, session_of(context).settings(), told)
-    written(found, target)
+        written(found, target)
+        page = _reported(found, session_of(context).settings(), report, status.update) if report is not None else None
     if as_json:
-        typer.echo(described(found, target))
+        typer.echo(described(found, target, page))
     else:
         _print(found, target)
+        if page is not None:
+            typer.echo(f"The report: {page}")
+
+
+def _reported(found: Segmented, settings: Settings, directory: Path, progress: Callable[[str], None]) -> Path:
+    """Write the report; returns its page."""
+    from offline.report import once, page
+
+    progress("counting for the report")
+    return page.write(once.study(found, settings), page.TITLE, directory, progress).page
 
 
 def written(found: Segmented, target: Path) -> None:
@@ -93,7 +108,7 @@ def written(found: Segmented, target: Path) -> None:
         raise Misconfigured(message) from error
 
 
-def described(found: Segmented, target: Path) -> str:
+def described(found: Segmented, target: Path, report: Path | None = None) -> str:
     """Describe the answer in JSON."""
     import json
     from dataclasses import asdict
@@ -109,6 +124,7 @@ def described(found: Segmented, target: Path) -> str:
         "clipped_customers": found.clipped_rows,
         "clipped": dict(found.clipped),
         "warnings": list(found.warnings),
+        **({"report": str(report)} if report is not None else {}),
     }
     return json.dumps(body, indent=2, ensure_ascii=False)
 
