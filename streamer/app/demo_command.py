@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -39,6 +40,7 @@ KILLED = 1
 AWAY_DAYS = 2  # days of traffic that come before the killed worker is started again
 DAY_S = 0.5  # how long a day lasts at least, once there are segments
 FEED_TIMEOUT_S = 60.0
+REPORT = Path("demo-report")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +58,14 @@ def demo(
     customers: Annotated[int, typer.Option(min=200, max=100_000, help="How many customers.")] = 3_000,
     days: Annotated[int, typer.Option(min=10, max=365, help="How many days of traffic.")] = 30,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal traffic.")] = 1,
+    report: Annotated[Path, typer.Option(file_okay=False, help="Where a report on the segments goes, and what it is made of.")] = REPORT,
 ) -> None:
     """Run the whole job on real servers started for it: simulated customers in, segments out, a worker killed on the way.
 
     Thirty days of a made-up shop's customers, of eight sorts, go through two workers, one of which is killed in the middle and started
     again. What the workers found is then held against the truth, and all that they told is counted by somebody who trusts nobody.
     """
-    from streamer.app.demo import stage
+    from streamer.app.demo import reporting, stage
     from streamer.app.demo.showing import show_next, show_segments, show_silence, show_story
     from streamer.app.demo.truth import Truth, told_best
     from streamer.app.demo.watch import Watch
@@ -91,13 +94,14 @@ def demo(
             watch.look()
             changes = watch.everything()
         audited, verdict, silence = _held_against(config, options, truth, changes)
-        report = check_all(config, lambda _: None)
+        checked = check_all(config, lambda _: None)
+        written = reporting.report(console, config, environment, report, options.until_ms)
     show_segments(console, verdict, watch.subscriber.names)
     show_story(console, told_best(truth, verdict, changes), options.start_ms)
     show_silence(console, silence)
     _sum_up(console, counts, played, audited)
-    whole = "agree with the model's sums" if report.clean else f"do NOT agree with the model's sums: {report}"
-    console.print(f"   streamer check: {report.customers:,} profiles and {report.votes:,} votes {whole}.")
+    whole = "agree with the model's sums" if checked.clean else f"do NOT agree with the model's sums: {checked}"
+    console.print(f"   streamer check: {checked.customers:,} profiles and {checked.votes:,} votes {whole}.")
     console.print(f"\nAll of it took {time.monotonic() - begun_s:.0f} s; the servers and workers it started are stopped.\n")
     show_next(
         console,
@@ -108,6 +112,7 @@ def demo(
         ("streamer segments", "who is who"),
         ("streamer tail", "changes as they come"),
     )
+    reporting.show(console, written)
 
 
 def _settings(options: Options) -> dict[str, str]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from streamer.app.samples import VARIABLE, sample_path
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from streamer.adapters.servers import Running
 
 
@@ -24,8 +26,8 @@ def ran(servers: Running, name: str, *arguments: str) -> str:
     return ended.stdout
 
 
-def test_the_demo_finds_the_personas_and_tells_nothing_wrong_though_a_worker_is_killed(servers: Running) -> None:
-    shown = ran(servers, "demo", "--customers", "400")
+def test_the_demo_finds_the_personas_and_tells_nothing_wrong_though_a_worker_is_killed(servers: Running, tmp_path: Path) -> None:
+    shown = ran(servers, "demo", "--customers", "400", "--report", str(tmp_path))
     assert "kill -9 of worker 1" in shown
     assert "agree with the model's sums" in shown
     told = re.search(r"([\d,]+) changes on the topic: [\d,]+ of them told twice, (\d+) lost", shown)
@@ -35,6 +37,10 @@ def test_the_demo_finds_the_personas_and_tells_nothing_wrong_though_a_worker_is_
     assert index is not None, shown[-3000:]
     assert float(index[1]) >= 0.5
     assert "The story of c-" in shown
+    assert str(tmp_path / "report.html") in shown[shown.index("What to do next") :]
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "As subscribers were told" in page
+    assert "The stream made this version itself" in page
 
 
 def test_the_demo_on_retail_data_ends_with_segments_that_agree_with_the_profiles(servers: Running) -> None:
