@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 NO_LIMIT = int(np.iinfo(np.int64).max)
 NO_ATTEMPTS = Attempts(-1, ())
+LATEST_RECORDS = 256
+"""How far back a topic is read first, where only its end is of interest."""
 TAIL_RECORDS = 10_000
 """How far back the output is searched for the last commit: beyond the most records of one commit, and the markers of transactions."""
 
@@ -56,6 +58,7 @@ class Owned:
     clears: bool = False  # the next commit deletes what an earlier life left
     careful_below: int = 0  # records before this offset are taken one at a time: one of them may end processes
     attempts: Attempts = NO_ATTEMPTS
+    decides_from: int = 0  # nothing is decided below this offset: what was judged there may have been told
     passed_over: int = -1  # the offset of a record that is not to be read
     settlement: Settlement | None = None  # under way, once the rebuild has come to its end
     strays: deque[tuple[bytes, Told]] | None = None  # those still to be told of (7e); None where they are not known yet
@@ -68,6 +71,11 @@ class Owned:
         """Give the first offset that must wait for something else to be done."""
         decision = self.script[0].at_offset if self.script else NO_LIMIT
         return min(decision, NO_LIMIT if self.until is None else self.until.next_offset)
+
+    @property
+    def decides(self) -> bool:
+        """Tell whether its owner may decide anything: what was decided before comes first."""
+        return not self.script and self.until is None and self.next_offset >= self.decides_from
 
     @property
     def careful(self) -> bool:
@@ -139,6 +147,9 @@ def take_over(tools: Tools, settings: Settings, declaration: Declaration, partit
         recovery = replace(recovery, base=Base.NOTHING)
     owned = _owned(tools, settings, declaration, partition, token, state, recovery)
     owned.began_from_state = recovery.until is not None and recovery.base is Base.STATE
+    if not (settings.follow or settings.exactly_once):  # what it lacks may have been told of before Kafka knew it
+        owned.decides_from = _told_up_to(tools, settings, partition)
+        entries = entries or _latest_entries(tools, settings, partition, owned.data)
     owned.script = journal.script(entries, owned.data, owned.next_offset)
     owned.attempts = quarantine.attempts(state.attempts)
     if quarantine.suspicious(state, owned.next_offset):
@@ -160,6 +171,20 @@ def _led_to(tools: Tools, declaration: Declaration, state: PartitionState, parti
     fixed = tools.shelf.get(data.model).fixed_centroids() if told else None
     complete_from = _complete_from(tools, partition, entries) if data.passed_over else 0
     return journal.leads_to(entries, data, state.next_offset, fixed, complete_from)
+
+
+def _latest_entries(tools: Tools, settings: Settings, partition: int, data: PartitionData) -> list[journal.Entry]:
+    """Read the end of the journal, far enough back to hold all decisions that the state has not taken."""
+    first, end = tools.reader.bounds(Topic.JOURNAL, partition)
+    records = LATEST_RECORDS
+    while True:
+        begin = max(first, end - records)
+        read = tools.reader.read(Topic.JOURNAL, partition, begin, settings.publish_timeout_s, end) if begin < end else ()
+        entries = journal.read(read)
+        adopted = next(((entry.model, entry.epoch) for entry in entries if entry.kind in (journal.VERSION, journal.EPOCH)), None)
+        if begin == first or (adopted is not None and adopted <= (data.model, data.epoch)):
+            return entries
+        records *= 2
 
 
 def _complete_from(tools: Tools, partition: int, entries: Sequence[journal.Entry]) -> int:
@@ -203,14 +228,20 @@ def _look_back(tools: Tools, settings: Settings, state: PartitionState, partitio
     return looked_back(state, [found for found in read if found is not None], exactly_once=settings.exactly_once)
 
 
-def _tail(tools: Tools, settings: Settings, topic: Topic, partition: int) -> list[LogRecord]:
+def _told_up_to(tools: Tools, settings: Settings, partition: int) -> int:
+    """Find the offset before which events were judged, as the end of the output says."""
+    read = [record for topic in (Topic.CHANGES, Topic.JOURNAL) for record in _tail(tools, settings, topic, partition, LATEST_RECORDS)]
+    return max((found.next_offset for record in read if (found := stamped(record.headers)) is not None), default=0)
+
+
+def _tail(tools: Tools, settings: Settings, topic: Topic, partition: int, records: int = TAIL_RECORDS) -> list[LogRecord]:
     """Read the last records that a partition's owners wrote to a topic."""
     own = topic in (Topic.CHANGES, Topic.JOURNAL)
     found: list[LogRecord] = []
     for place in [partition] if own else range(settings.topic_partitions.get(topic, 1)):
         first, end = tools.reader.bounds(topic, place)
         if first < end:
-            found += tools.reader.read(topic, place, max(first, end - TAIL_RECORDS), settings.publish_timeout_s, end)
+            found += tools.reader.read(topic, place, max(first, end - records), settings.publish_timeout_s, end)
     return [record for record in found if topic is not Topic.DEAD_LETTERS or source_partition(record.headers) == partition]
 
 

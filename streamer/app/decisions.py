@@ -101,7 +101,7 @@ class Decisions:
         said = Announcement.unpack(packed)
         for owned in list(self._hands.owned.values()):
             data = owned.data
-            if owned.script or owned.until:
+            if not owned.decides:
                 continue
             if not data.swept:
                 continue  # nothing is adopted before every customer has been judged by what was adopted last
@@ -147,11 +147,7 @@ class Decisions:
         idle = [
             owned
             for owned in self._hands.owned.values()
-            if owned.data.model
-            and owned.data.watermark < boundary
-            and owned.heard_s <= quiet_since
-            and not owned.until
-            and not owned.script
+            if owned.data.model and owned.data.watermark < boundary and owned.heard_s <= quiet_since and owned.decides
         ]
         if not idle or now_ms - self._latest() > 1000 * settings.tick_within_s:
             return

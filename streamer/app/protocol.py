@@ -51,7 +51,9 @@ When something fails:
 
 With `transactions: off` there is no 3, and 2 sends records and positions one after the other: what was published may be published again,
 under the same `change_id` and `version`. Positions then may lag by more than a commit, so 6b holds for every R that is not behind C; and
-an outbox of which the output holds something may not be there whole, so 6e publishes it in any case.
+an outbox of which the output holds something may not be there whole, so 6e publishes it in any case. Nor need R be what was told last:
+whoever goes on from it takes the decisions that the journal holds beyond it at their offsets, as in 7b, and decides nothing at an offset
+below which the output speaks of events.
 
 `tests/simulation/model` explores every state that this can come to within bounds, and what happens without each rule.
 """

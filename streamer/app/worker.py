@@ -436,7 +436,7 @@ class Worker:
         if self._tools.recorder.watches and due("look", settings.look_s):
             look_around(self._tools.recorder, self._tools.log, self._tools.store, self._owned)
         leader = self._owned.get(0)
-        if leader is not None and not leader.script and leader.until is None:
+        if leader is not None and leader.decides:
             if leader.data.model == 0 and due("fit", settings.poll_interval_s):
                 self._leader.lead_first(leader)
             elif leader.data.model and due("epoch", settings.epoch_interval_s):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from streamer.app import journal
+from streamer.app import assignment, journal
 from streamer.core.errors import Corrupt, Misconfigured, Unavailable
 from streamer.core.ports import OffsetOutOfRange, Topic
 from tests.fakes.broker import FakeEventLog
@@ -579,6 +579,53 @@ def test_without_transactions_an_outbox_that_was_sent_in_part_is_sent_again_wher
     expired(job)
     job.settle(job.worker("b", exactly_once=False))
     assert 3 == len(letters)
+
+
+@pytest.mark.parametrize("read_first", [1, 256])
+def test_without_transactions_decisions_that_redis_lost_are_taken_again_where_they_were_told(
+    read_first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were journaled and their positions were not committed: what Redis was put back to is what Kafka knows."""
+    monkeypatch.setattr(assignment, "LATEST_RECORDS", read_first)
+    job = Job(partitions=1, settings={"records_max": 10, "epoch_interval_s": 1.0, "exactly_once": False})
+    events = shop(300, 20)
+    job.send(events[:100])
+    job.settle(job.worker("a"))
+    job.gone("a")
+    committed, earlier = copy.deepcopy(job.broker.groups["live"].committed), copy.deepcopy(job.redis.namespaces)
+    [before] = job.data()
+    worker = job.worker("b")
+    for begin in range(100, 300, 20):
+        job.send(events[begin : begin + 20])
+        job.step(worker, rounds=20)
+    job.settle(worker)
+    job.gone("b")
+    [after] = job.data()
+    assert after.epoch > before.epoch
+    told, profiles, entries = job.told(), job.profiles(), job.entries()
+    job.broker.groups["live"].committed, job.redis.namespaces = committed, earlier
+    job.settle(job.worker("c", records_max=7, epoch_interval_s=1e9))
+    assert (told, profiles, entries) == (job.told(), job.profiles(), job.entries())
+    assert counted(events) == job.counts()
+
+
+def test_without_transactions_nothing_new_is_decided_where_events_may_have_been_told_of() -> None:
+    job = Job(partitions=1, settings={"records_max": 10, "epoch_interval_s": 1e9, "exactly_once": False})
+    events = shop(300, 20)
+    job.send(events[:150])
+    job.settle(job.worker("a"))
+    job.gone("a")
+    committed, earlier = copy.deepcopy(job.broker.groups["live"].committed), copy.deepcopy(job.redis.namespaces)
+    job.send(events[150:])
+    job.settle(job.worker("b"))
+    job.gone("b")
+    told = job.told()
+    job.broker.groups["live"].committed, job.redis.namespaces = committed, earlier
+    job.settle(job.worker("c", epoch_interval_s=0.2))
+    assert told.items() <= job.told().items()  # which compares what was told twice
+    offsets = [entry.at_offset for entry in job.entries() if entry.kind == journal.EPOCH]
+    assert len(events) <= min(offsets)
+    assert counted(events) == job.counts()
 
 
 def test_what_is_announced_is_announced_again_after_redis_was_wiped() -> None:

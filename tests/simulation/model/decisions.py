@@ -48,6 +48,8 @@ def led_to(adopted: tuple[int, ...], data: Data, nxt: int) -> bool:
     """Ask `journal.leads_to` (6c): `adopted` is where the journal says that version 2 was adopted. Version 1 is there from the start."""
     centroids = {model: np.full((1, 1), model, np.int64) for model in (FIRST_MODEL, NEXT_MODEL)}
     entries = [journal.Entry(journal.VERSION, 0, 0, FIRST_MODEL, 0, b"")]
-    entries += [journal.Entry(journal.VERSION, offset, 0, NEXT_MODEL, 0, b"") for offset in adopted]
-    state = PartitionData("", model=data.model, at_offset=data.at_offset, centroids=centroids[data.model])
+    entries += [journal.Entry(journal.VERSION, offset, 0, NEXT_MODEL, 1, b"") for offset in adopted]
+    state = PartitionData(
+        "", model=data.model, epoch=int(data.model == NEXT_MODEL), at_offset=data.at_offset, centroids=centroids[data.model]
+    )
     return journal.leads_to(entries, state, nxt, centroids[data.model] if data.model in {entry.model for entry in entries} else None)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tests.simulation.model.explore import DIFFERS, DOUBLED, LOST, STALE, STUCK
+from tests.simulation.model.explore import DIFFERS, DOUBLED, LOST, STALE, STUCK, VERSIONS
 from tests.simulation.model.values import FAULTS, Bounds
 
 SIZES = ("events", "partitions", "workers", "letter")
@@ -75,6 +75,7 @@ HOLDS = (
     Holds("crash=1 move=1 lost=1 transactions=off", 26_210, 33),
     Holds("crash=1 wipe=1 expire=1 transactions=off", 3_720, 31),
     Holds("move=1 rollback=1 transactions=off", 28_021, 42),
+    Holds("rollback=1 adopts=1 transactions=off", 1_896, 30),
     Holds("move=1 rollback=1 adopts=1", 138_625, 60, long=True),
     Holds("move=1 rollback=1 events=3", 62_771, 46, long=True),
     Holds("crash=1 move=1 rollback=1", 74_840, 42, long=True),
@@ -139,5 +140,9 @@ LEFT_OUT = (
             LOST, "crash=1 transactions=off"),
     LeftOut("last_is_whole", "without transactions a rebuild takes no commit that may be there in part to be published (6f)",
             LOST, "crash=1 wipe=1 transactions=off"),
+    LeftOut("journal_unread", "without transactions whoever goes on from R takes the decisions that the journal holds beyond it",
+            DIFFERS, "rollback=1 adopts=1 transactions=off"),
+    LeftOut("decides_below", "without transactions nothing is decided below what the output speaks of",
+            VERSIONS, "rollback=1 adopts=1 transactions=off"),
 )
 # fmt: on

@@ -181,17 +181,18 @@ class Protocol(Publishing):
         base = recovery.base
         if recovery.until and base is Base.STATE and "not_led_to" not in self.without and not led_to(tuple(adopted[:1]), r.data, r.nxt):
             base = Base.NOTHING
-        begins = Part(Phase.RUN, part.token, r.cid, r.nxt)
+        follows = recovery.until is not None or not (self.bounds.exactly_once or "journal_unread" in self.without)
+        script = adopted[0] if follows and adopted and "journal_not_followed" not in self.without else NEVER
+        kept = NEVER if r.data.model != FIRST_MODEL else script  # it was taken already
+        begins = Part(Phase.RUN, part.token, r.cid, r.nxt, script=kept)
         if recovery.publishes:
             yield Step(i, "finds a commit that was not published", s.part(i, p, begins._replace(phase=Phase.UNSENT, outbox=r.outbox)))
             return
         if not recovery.until:
-            what, begins = "goes on from Redis", begins if base is Base.STATE else begins._replace(nxt=0)
+            what, begins = "goes on from Redis", begins if base is Base.STATE else begins._replace(nxt=0, script=script)
         elif base is Base.STATE:
-            script = adopted[0] if adopted and r.data.model == FIRST_MODEL and "journal_not_followed" not in self.without else NEVER
-            what, begins = "rebuilds from what Redis holds", begins._replace(phase=Phase.REBUILD, until=until, script=script)
+            what, begins = "rebuilds from what Redis holds", begins._replace(phase=Phase.REBUILD, until=until)
         else:
-            script = adopted[0] if adopted and "journal_not_followed" not in self.without else NEVER
             what, begins = "rebuilds from nothing", Part(Phase.EMPTY if r.cid else Phase.REBUILD, part.token, r.cid, 0, until, script)
         yield Step(i, f"reads Redis, and {what}", s.part(i, p, begins))
 
@@ -277,8 +278,13 @@ class Protocol(Publishing):
             yield from self._commit(s, i, p, "sweeps and commits to Redis", part.nxt, *sweep(r.data))
         elif part.script == part.nxt:
             yield from self._commit(s, i, p, "follows the journal", part.nxt, adopt(r.data, part.nxt)[0], ())
-        elif r.data.model == FIRST_MODEL and part.nxt in b.adopts and part.script == NEVER:
+        elif r.data.model == FIRST_MODEL and part.nxt in b.adopts and part.script == NEVER and self._decides(s, p):
             yield from self._commit(s, i, p, "adopts a model and commits to Redis", part.nxt, *adopt(r.data, part.nxt))
+
+    def _decides(self, s: World, p: int) -> bool:
+        """Tell whether anything may be decided: without transactions events beyond it may have been told of."""
+        free = self.bounds.exactly_once or "decides_below" in self.without
+        return free or all(entry.stamp.nxt <= s.redis[p].nxt for entry in s.output[p])
 
     def _commit(self, s: World, i: int, p: int, what: str, nxt: int, data: Data, records: Outbox) -> Iterator[Step]:
         """Commit to Redis. A rebuild publishes nothing, and its commits have ids of their own (7a)."""
