@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 TESTS := tests/unit tests/properties tests/contract tests/simulation tests/chaos tests/integration
 # A test under pytest-xdist runs in one of two processes; those that need servers all run in the same one, so that one Kafka runs.
-PARALLEL := -n 2 --dist loadgroup
+PARALLEL := -n 2 --dist loadgroup --durations 25
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what can be known from where a test is and what it imports."""
     for item in items:
         place = item.path.relative_to(ROOT).parts[:2] if item.path.is_relative_to(ROOT) else ()
-        if place == ("tests", "integration"):
+        if place == ("tests", "integration") and not item.get_closest_marker("in_memory"):
             item.add_marker("servers")
         if item.get_closest_marker("servers"):
             item.add_marker(pytest.mark.xdist_group("servers"))

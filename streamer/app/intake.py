@@ -94,9 +94,13 @@ class Intake:
         self._own_program = compile_program(written.declared, self._ours.declared, self.columns)
         self.own_id = uuid4()  # of events that this process has written in our own schema; nobody else can know it
         self._readings: dict[wire.SchemaId, Reading | None] = {}
+        self._nothing: Taken | None = None
 
     def take(self, fetched: Fetched, part: I32, quarantined: Bool | None = None) -> Taken:
         """Decode and validate a batch: `part` says which partition each record is of, `quarantined`, (n,), which are not to be read."""
+        if not len(fetched):  # a slice of a sweep alone
+            self._nothing = self._nothing or self.read(fetched, part)[0]
+            return self._nothing
         return self.read(fetched, part, quarantined)[0]
 
     def read(self, fetched: Fetched, part: I32, quarantined: Bool | None = None) -> tuple[Taken, Decoded]:

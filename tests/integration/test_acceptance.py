@@ -139,12 +139,14 @@ def shortfall(seed: int) -> float:
 
 
 @pytest.mark.compiled
+@pytest.mark.in_memory
 @pytest.mark.timeout(900)
 def test_segments_agree_with_the_personas_as_well_as_a_clustering_of_everything_at_once() -> None:
     assert shortfall(seed=1) <= ALLOWED
 
 
 @pytest.mark.compiled
+@pytest.mark.in_memory
 @pytest.mark.long
 def test_of_eight_seeds_at_most_one_falls_short() -> None:
     """Where the best clustering of the last day is not to be reached from that of the first, only a fit from the beginning finds it."""
