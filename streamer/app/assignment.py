@@ -181,8 +181,8 @@ def _latest_entries(tools: Tools, settings: Settings, partition: int, data: Part
         begin = max(first, end - records)
         read = tools.reader.read(Topic.JOURNAL, partition, begin, settings.publish_timeout_s, end) if begin < end else ()
         entries = journal.read(read)
-        adopted = next(((entry.model, entry.epoch) for entry in entries if entry.kind in (journal.VERSION, journal.EPOCH)), None)
-        if begin == first or (adopted is not None and adopted <= (data.model, data.epoch)):
+        adopted = next((entry.epoch for entry in entries if entry.kind in journal.ADOPTIONS), None)
+        if begin == first or (adopted is not None and adopted <= data.adopted):
             return entries
         records *= 2
 

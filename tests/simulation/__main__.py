@@ -10,16 +10,16 @@ import sys
 from contextlib import nullcontext
 
 from tests.simulation.planted import BELT_AND_BRACES, BUGS, UNSEEN
-from tests.simulation.profiles import BIASED, USUAL
+from tests.simulation.profiles import BIASED, EVERYTHING, USUAL
 from tests.simulation.verdict import judge
 from tests.simulation.world import World
 
-PROFILES = {profile.name: profile for profile in (USUAL, *BIASED)}
+PROFILES = {profile.name: profile for profile in (EVERYTHING, USUAL, *BIASED)}
 PLANTED = {bug.name: bug for bug in (*BUGS, *BELT_AND_BRACES, *UNSEEN)}
 
 parser = argparse.ArgumentParser(prog="python -m tests.simulation", description="Run schedules and say what befalls in each.")
 parser.add_argument("seed", nargs="+", type=int)
-parser.add_argument("--profile", choices=PROFILES, default=USUAL.name)
+parser.add_argument("--profile", choices=PROFILES, default=EVERYTHING.name)
 parser.add_argument("--planted", choices=PLANTED)
 given = parser.parse_args()
 planted = PLANTED.get(given.planted)

@@ -6,6 +6,7 @@ recovery or publishing. It knows no server: `tests/simulation` gives it the logs
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -155,8 +156,9 @@ class Replay:
             self.tombstones += [record.key for record in one.records if record.value is None and record.key is not None]
 
 
+@lru_cache(maxsize=10_000)
 def plain(value: bytes | None) -> dict[str, Any]:
-    """Decode a change, less what differs from run to run."""
+    """Decode a change, less what differs from run to run; nobody may write to what is found."""
     assert value is not None
     return {name: field for name, field in codec.decode(CHANGE, value[wire.ID_BYTES :]).items() if name not in UNTOLD}
 

@@ -5,7 +5,7 @@ Law: a profile makes what is rare frequent; nothing befalls a schedule of one pr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 Arrival: TypeAlias = Literal["at once", "waited for", "held"]
@@ -39,7 +39,7 @@ class Profile:
     faults_from: int = 50  # the turn before which nothing befalls
     arrival: tuple[Arrival, ...] = ("at once", "waited for", "held")
     arrives: float = 0.2  # the chance that a marker under way arrives in a turn
-    positions_first: bool = False  # whether the positions' markers arrive before those of records
+    positions_first: bool = False  # whether the positions' markers arrive at once, and only those of records are late
     sends: float = 0.08  # the chance that events come in a turn
     records_max: tuple[int, ...] = (3, 10, 40)
     sweep_records: tuple[int, ...] = (1, 4, 50)
@@ -48,9 +48,13 @@ class Profile:
     promotions: tuple[int, int] | None = None  # the fewest and the most versions that a person promotes; None: nobody looks for any
     erases: float = 0.0  # the chance that a schedule erases customers
     rehashes: bool = True  # whether a Redis that comes back as it was earlier counts the cursors of its scans otherwise
+    expires: float = 0.0  # the chance that the group's positions are deleted in a schedule
+    exactly_once: bool = True  # whether workers publish in transactions
 
 
 USUAL = Profile("usual", erases=0.25)
+EVERYTHING = replace(USUAL, name="everything", expires=0.3)
+"""Usual schedules, in some of which the group's positions are deleted: by a random stream of its own, so that the others are `USUAL`'s."""
 MARKERS = Profile(
     "late markers",
     befalls=(
@@ -110,16 +114,26 @@ REBUILDS = Profile(
     sweep_records=(1, 4),
     forth=False,
 )
-POSITIONS_FIRST = Profile(
-    "positions first",
-    befalls=(("loses_writes", 10), ("rollback", 3), ("rebalance", 1), ("crash", 1)),
+FORKS = Profile(
+    "time cut off",
+    befalls=(("frozen_passing", 10), ("rebalance", 1)),
     faults=(16, 28),
-    faults_from=300,
+    faults_from=250,
+    sends=0.04,
+    records_max=(1, 3, 10),
+    sweep_records=(1, 50),
+    forth=False,
+)
+LATE_RECORDS = Profile(
+    "late records",
+    befalls=(("late_records", 6), ("rebalance", 1), ("loses_writes", 1)),
+    faults=(4, 8),
+    faults_from=400,
     arrival=("held",),
     arrives=0.4,
     positions_first=True,
     sends=0.2,
-    sweep_records=(1, 4),
+    records_max=(10, 40),
     forth=False,
 )
 STALLS = Profile(
@@ -172,6 +186,21 @@ STRAYS = Profile(
     records_max=(10, 40),
     sweep_records=(1, 4),
 )
+EXPIRY = Profile(
+    "positions expire",
+    befalls=(*BEFALLS, ("wipe", 2), ("rollback", 2), ("stall", 2)),
+    faults=(8, 16),
+    expires=1.0,
+    forth=False,
+)
+AT_LEAST_ONCE = Profile(
+    "without transactions",
+    befalls=(*BEFALLS, ("crash", 4), ("rollback", 4), ("loses_writes", 2)),
+    faults=(8, 16),
+    expires=0.2,
+    exactly_once=False,
+    forth=False,
+)
 THERE_AND_BACK = Profile("there and back", befalls=(("rollback", 6), ("loses_writes", 2), ("rebalance", 1)), faults=(20, 36), sends=0.12)
 PROMOTED = Profile(
     "promoted",
@@ -206,12 +235,15 @@ BIASED = (
     REPLIES,
     FROZEN,
     REBUILDS,
-    POSITIONS_FIRST,
+    FORKS,
+    LATE_RECORDS,
     STALLS,
     QUIET,
     STARTS,
     ASKS,
     STRAYS,
+    EXPIRY,
+    AT_LEAST_ONCE,
     THERE_AND_BACK,
     PROMOTED,
     ERASURES,

@@ -19,19 +19,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from greenlet import getcurrent, greenlet
 
 from streamer.adapters.avro.model_records import decoded
+from streamer.app import journal
 from streamer.app.first_model import FirstFit
+from streamer.core import outbox
 from streamer.core.errors import Unavailable
 from streamer.core.model import Decision
-from streamer.core.ports import ClientFailed, OffsetOutOfRange
+from streamer.core.ports import ClientFailed, OffsetOutOfRange, Topic
 from tests.fakes.faults import Fault, Faults, Killed
 from tests.fakes.job import FEATURES, INPUT, NAME, Job, encoded, shop
 from tests.fakes.promoting import renewed
 from tests.simulation.profiles import USUAL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from streamer.app.worker import Worker
+    from streamer.core.ports import Commit
     from tests.fakes.state_store import FakeNamespace
     from tests.simulation.profiles import Profile
 
@@ -45,6 +48,10 @@ SNAPSHOTS_MAX = 6
 ERASURES_MAX = 3
 STRANGER = "a stranger"  # whom nobody knows
 ERASES_FROM = 100  # the turn before which nobody is erased
+EXPIRIES_MAX = 3
+LATE_TURNS = (120, 300)
+# A zombie that commits to a Redis that was put back: beyond the protocol where positions expire then, and where there are no transactions.
+ZOMBIES, ROLLBACKS = {"stall", "rebalance", "frozen"}, {"rollback", "loses_writes"}
 SETTLE_ROUNDS_MAX = 600
 LEARNING = {"epoch_interval_s": 0.6, "poll_interval_s": 0.2, "idle_check_s": 1.0, "tick_after_s": 1.0}
 AHEAD_MS = (0, 3_600_000, 20 * 3_600_000, 40 * 3_600_000)  # how far the wall clock may be before the events: idle partitions tick
@@ -57,7 +64,8 @@ FORGETFUL = {
     },
 }
 FIT = FirstFit(NAME, 3, 12, 0, 1000, Decision(dwell_ms=0, retention_ms=11 * 86_400_000))
-STORE = ("claim", "read", "owners", "load", "commit", "scan", "count", "announced")
+PUBLISHING = ("store.commit", "transactions.commit", "transactions.positions", "transactions.send")
+STORE = {f"store.{method}" for method in ("claim", "read", "owners", "load", "commit", "scan", "count", "announced")}
 
 
 class Stopped(BaseException):
@@ -93,8 +101,11 @@ class Turns(Faults):
     def __init__(self, world: World) -> None:
         super().__init__()
         self.world = world
+        self.freezes = False  # before it commits next what time alone brings
 
     def call(self, name: str, method: str, port: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.freezes and method == "commit" and name == "store":
+            self.world.freeze_passing(self, args[0])
         self.world.hand_over()
         found = super().call(name, method, port, args, kwargs)
         self.world.hand_over()
@@ -121,6 +132,10 @@ class World:
     made: int = 0
     requests: int = 0
     turn: int = 0
+    spared: set[str] = field(default_factory=set)  # what can't befall this schedule
+    expiries: list[int] = field(default_factory=list)  # the turns at which the group's positions are deleted
+    loses_meanwhile: bool = False  # Redis, as soon as changes wait for their transaction's marker
+    late_until: int = 0  # the turn before which no marker of records arrives
     redis_back: float = 0.0
     broker_back: float = 0.0
 
@@ -128,8 +143,9 @@ class World:
         """Draw the job's settings, and start the workers."""
         self.rng = random.Random(self.seed)
         self.main = getcurrent()
+        settings: dict[str, Any] = LEARNING | {"exactly_once": self.profile.exactly_once}
         promotes = self.profile.promotions is not None
-        self.job = Job(partitions=PARTITIONS, features=FORGETFUL, settings=dict(LEARNING), first_fit=FIT, promotes=promotes)
+        self.job = Job(partitions=PARTITIONS, features=FORGETFUL, settings=settings, first_fit=FIT, promotes=promotes)
         self.promotions = sorted(self._promotions())
         self.job.broker.arrival = self.rng.choice(self.profile.arrival)
         self.events = list(shop(EVENTS, CUSTOMERS, self.seed))
@@ -138,6 +154,12 @@ class World:
             whom = apart.sample(sorted({event["customer_id"] for event in self.events}), apart.randint(1, ERASURES_MAX))
             self.erasures = {apart.randrange(ERASES_FROM, self.profile.turns): customer for customer in whom}
             self.erasures |= {self.profile.turns: STRANGER} if apart.random() < 0.5 else {}  # with nothing after it
+        self.fates = random.Random(f"expiry {self.seed}")
+        expires = self.fates.random() < self.profile.expires
+        if expires or not self.profile.exactly_once:
+            self.spared = self.fates.choice((ZOMBIES, ROLLBACKS))
+        if expires:
+            self.expiries = sorted(self.fates.randrange(100, self.profile.turns) for _ in range(self.fates.randint(1, EXPIRIES_MAX)))
         for _ in range(WORKERS):
             self.start()
 
@@ -217,6 +239,8 @@ class World:
             while self.promotions and self.promotions[0] <= turn:
                 self.promotions.pop(0)
                 self._promote()
+            if turn in self.expiries:
+                self._expire()
             if rng.random() < profile.sends and sent < EVENTS:
                 size = rng.randint(1, 16)
                 self._send(self.events[sent : sent + size])
@@ -279,7 +303,8 @@ class World:
     def _turn(self) -> None:
         """Let one process go on to its next call, and time pass."""
         self._time()
-        able = [process for process in self.processes if not process.dead and process.stalled_until <= self.now]
+        now = self.now
+        able = [process for process in self.processes if process.stalled_until <= now and not process.control.dead]
         if able:
             self.rng.choice(able).control.switch()
         self.job.later(self.rng.choice([0.0, 0.0, 0.01, 0.05]) if able else 0.5)
@@ -287,12 +312,11 @@ class World:
     def _time(self) -> None:
         """Do what is due: sessions end, servers come back, dead processes start again, markers arrive."""
         now, rng = self.now, self.rng
-        for at, name in [*self.expelled]:
-            if at <= now:
-                self.expelled.remove((at, name))
-                self.job.gone(name)
+        for at, name in [one for one in self.expelled if one[0] <= now]:
+            self.expelled.remove((at, name))
+            self.job.gone(name)
         self._thaw()
-        for process in [one for one in self.processes if one.dead]:
+        for process in [one for one in self.processes if one.control.dead]:
             if rng.random() < 0.02 and all(name != process.name for _, name in self.expelled):
                 self.processes.remove(process)
                 if not process.leaving:
@@ -300,12 +324,24 @@ class World:
         if len(self.processes) < WORKERS - 1:
             self.start()
         self.job.broker.down = now < self.broker_back
+        down = STORE if now < self.redis_back else set[str]()
         for process in self.processes:
-            process.faults.down = {f"store.{method}" for method in STORE} if now < self.redis_back else set()
+            process.faults.down = down
+        self._markers()
+
+    def _markers(self) -> None:
+        """Let markers arrive, or lose Redis while they don't."""
+        rng = self.rng
         under_way = self.job.broker.under_way()
-        if under_way and rng.random() < self.profile.arrives:
-            first = [marker for marker in under_way if marker.partition < 0] if self.profile.positions_first else []
-            self.job.broker.arrive(rng.choice(first or under_way))
+        if self.profile.positions_first:
+            for marker in [one for one in under_way if one.partition < 0]:
+                under_way.remove(marker)
+                self.job.broker.arrive(marker)
+        if self.loses_meanwhile and any(marker.name == self.job.topics(self.job.run)[Topic.CHANGES] for marker in under_way):
+            self.loses_meanwhile, self.late_until = False, self.turn + rng.randint(*LATE_TURNS)
+            self.job.redis.namespaces.clear()
+        if under_way and self.turn >= self.late_until and rng.random() < self.profile.arrives:
+            self.job.broker.arrive(rng.choice(under_way))
 
     def _thaw(self) -> None:
         """Let Redis be what it was when somebody was cut off with it."""
@@ -318,11 +354,22 @@ class World:
         """Draw what befalls whom."""
         rng, befalls = self.rng, self.profile.befalls
         name = rng.choices([one[0] for one in befalls], [one[1] for one in befalls])[0]
+        if name in self.spared:
+            return
         alive = [process for process in self.processes if not process.dead]
         if alive:
             said = getattr(self, f"_{name}")(rng.choice(alive))
             self.befallen.append(name)
             self._say(f"{name}: {said}")
+
+    def _expire(self) -> None:
+        """Delete positions of the group, all or a partition's, as their retention does or somebody by hand; what is pending still comes."""
+        held = self.job.broker.groups[self.job.run]
+        gone = range(PARTITIONS) if self.fates.random() < 0.5 else [self.fates.randrange(PARTITIONS)]
+        for partition in gone:
+            held.committed.pop(partition, None)
+        self.befallen.append("expire")
+        self._say(f"expire: the positions of partitions {[*gone]}")
 
     def _crash(self, process: Process) -> str:
         call = len(process.faults.calls) + self.rng.randint(1, 8)
@@ -340,7 +387,7 @@ class World:
         return f"{process.name} soon"
 
     def _lost_commit(self, process: Process) -> str:
-        call = self.rng.choice(["store.commit", "transactions.commit", "transactions.positions", "transactions.send"])
+        call = self.rng.choice(PUBLISHING if self.profile.exactly_once else ("store.commit", "publisher.wait", "log.commit"))
         process.faults.plan[call] = Fault(Unavailable, self.rng.choice(["before", "midway", "after"]))
         return f"{process.name}, {call}"
 
@@ -404,13 +451,30 @@ class World:
         """Let the server that comes back count cursors otherwise, as each does that starts."""
         self.job.redis.hashing += self.profile.rehashes
 
-    def _frozen(self, process: Process) -> str:
-        """It is stalled, and wakes up to the Redis that it knew: as where both were cut off, and that side of Redis is kept."""
+    def _frozen(self, process: Process, least: float = 0.3, most: float = 1.5) -> str:
+        """It is stalled, and wakes up to the Redis that it knew: as where both were cut off, and that side of Redis is kept.
+
+        It takes between `least` and `most` sessions.
+        """
         held = Snapshot(self.turn, copy.deepcopy(self.job.redis.namespaces))
         self.job.gone(process.name)
-        process.stalled_until = self.now + SESSION_S * self.rng.uniform(0.3, 1.5)
+        process.stalled_until = self.now + SESSION_S * self.rng.uniform(least, most)
         self.returns.append((process.stalled_until, held))
         return f"{process.name} and a copy of Redis until {process.stalled_until:.2f}"
+
+    def _frozen_passing(self, process: Process) -> str:
+        """It is frozen before it commits what time alone brings, until another has told of a little of it, or of something else."""
+        process.faults.freezes = True
+        return f"{process.name}, before a sweep or a tick"
+
+    def freeze_passing(self, faults: Turns, commits: Sequence[Commit]) -> None:
+        """Freeze the process that is about to commit, if time alone brings what it would tell: a tick, or changes without an event."""
+        [process] = [one for one in self.processes if one.faults is faults]
+        quiet = [commit for commit in commits if commit.next_offset == process.worker.owned[commit.partition].next_offset]
+        told = [record for commit in quiet for record in outbox.unpack(commit.outbox)]
+        if not self.resting and any(record.topic is Topic.CHANGES or record.key == journal.TICK.encode() for record in told):
+            faults.freezes = False
+            self._say(f"frozen: {self._frozen(process, 0.8, 2.2)}")
 
     def _dies_rebuilding(self, process: Process) -> str:
         """One that is rebuilding dies soon."""
@@ -424,6 +488,11 @@ class World:
         self.requests += 1
         self.job.ask(f"r{self.requests}")
         return self.job.asked[0]
+
+    def _late_records(self, _: Process) -> str:
+        """Redis is emptied while changes wait for their transaction's marker, and they go on waiting, as where there is no leader."""
+        self.loses_meanwhile = True
+        return "soon"
 
     def _restarts(self, _: Process) -> str:
         """Redis starts again, with all that it had, and counts the cursors of its scans otherwise."""
