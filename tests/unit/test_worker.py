@@ -18,9 +18,11 @@ import pytest
 from streamer.app import assignment, journal
 from streamer.core.errors import Corrupt, Misconfigured, Unavailable
 from streamer.core.ports import OffsetOutOfRange, Topic
+from streamer.core.profile import NEW_SEGMENT, SEGMENT, VERSION, pack
 from tests.fakes.broker import FakeEventLog
 from tests.fakes.faults import Fault, Faults, Killed
-from tests.fakes.job import FEATURES, INPUT, Job, encoded, headers, schema_id, shop
+from tests.fakes.job import APP, FEATURES, INPUT, Job, encoded, headers, schema_id, shop
+from tests.fakes.state_store import cut
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -480,6 +482,29 @@ def test_a_rolled_back_redis_is_taken_forward_again() -> None:
     job.redis.namespaces = earlier
     job.settle(worker)
     assert told.items() <= job.told().items()
+    assert_whole(job, events)
+
+
+def test_a_state_that_knows_more_than_was_told_is_rebuilt_from_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """A worker that was cut off judged somebody anew, in a Redis that was put back, and told nobody."""
+    job = Job(partitions=1, settings={"records_max": 10})
+    events = shop(300, 30)
+    job.send(events)
+    job.settle(job.worker("a"))
+    job.gone("a")
+    told, profiles = job.changes(), job.profiles()
+    customers, work = job.work()
+    work.head[0, VERSION] += 1
+    work.head[0, SEGMENT] = NEW_SEGMENT
+    held = job.redis.namespaces["live", APP].partitions[0]
+    bodies = cut(*pack(job.plan, work, np.arange(len(customers))))
+    held.profiles = dict(zip([customer.encode() for customer in customers], bodies, strict=True))
+    held.commit_id, held.previous_commit_id = "cut off", "before"
+    assert profiles != job.profiles()
+    with caplog.at_level("WARNING"):
+        job.settle(job.worker("b"))
+    assert "is not what was told of: rebuilding from nothing" in caplog.text
+    assert (told, profiles) == (job.changes(), job.profiles())
     assert_whole(job, events)
 
 
