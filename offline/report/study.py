@@ -208,12 +208,10 @@ def _before(subject: Subject, first: int, as_of: int, told: Told | None, *, comp
     previous = subject.previous
     if previous is not None and comparable and first < previous.as_of < as_of and told is None:
         return previous.as_of, previous
-    begin = first
-    if told is not None:
-        begin = told.first_ms
+    begin, before = (first, QUARTER) if told is None else (told.first_ms, 0.0)
     for days in SINCE_DAYS:
         at = as_of - days * DAY_MS
-        if at - begin >= days * DAY_MS * QUARTER:
+        if at - begin >= days * DAY_MS * before:
             return at, subject.version
     return None, None
 

@@ -22,7 +22,7 @@ from offline.report import course, drawing, facts, once, page, palette, words
 from offline.report.axes import Key, spaced, ticks
 from offline.report.ledger import ledger_of
 from offline.report.study import Study, Subject, of_log
-from offline.report.told import Told, read_told
+from offline.report.told import COLUMNS, Told, read_told
 from offline.settings import Settings
 from streamer.adapters.declaration_file import load
 from streamer.core.errors import BadInput, Misconfigured
@@ -165,7 +165,7 @@ def test_what_subscribers_were_told_is_believed_and_the_greater_version_wins() -
     ids = sorted({row["customer_id"] for row in ROWS})
     rows = [(one, 1, "entered", "seg_0001", "first_seen", AS_OF - 40 * DAY_MS) for one in ids]
     rows += [(ids[0], 2, "existing", "seg_0002", "behaviour", AS_OF - 5 * DAY_MS), (ids[1], 3, "exited", "seg_0001", "expired", AS_OF - 1)]
-    told = Told(pd.DataFrame(rows[::-1], columns=["customer_id", "version", "status", "segment_id", "cause", "occurred_at"]))
+    told = Told(pd.DataFrame(rows[::-1], columns=list(COLUMNS)))
     found = studied(told=told)
     assert found.told
     assert found.profile.customers.tolist() == [len(ids) - 2, 1, 0]
@@ -173,6 +173,10 @@ def test_what_subscribers_were_told_is_believed_and_the_greater_version_wins() -
     assert (found.migration.customers[0, 1], found.migration.customers[0, -1]) == (1, 1)
     assert found.causes == {"behaviour": 1, "expired": 1}
     assert "As subscribers were told" in page.html(found, "x")
+    lately = Told(pd.DataFrame([(*row[:5], AS_OF - 8 * DAY_MS) for row in rows[: len(ids)]], columns=list(COLUMNS)))
+    moved = studied(told=lately).migration
+    assert moved is not None
+    assert (moved.before_ms, moved.customers[0, 0]) == (AS_OF - 7 * DAY_MS, len(ids))
 
 
 def test_changes_are_read_from_the_files_that_export_writes(tmp_path: Path) -> None:
