@@ -46,6 +46,10 @@ class Decided(Protocol):
     """What a journal says: which epoch of which version was adopted at which offset."""
 
     @property
+    def kafka_timestamp(self) -> int:
+        """Give when it was written, in milliseconds."""
+
+    @property
     def kind(self) -> str:
         """Tell what was decided."""
 
@@ -185,7 +189,7 @@ def run(request: Request, history: History, shelf: Shelf, settings: Settings, pr
     made = [] if request.dry_run else _made(shelf, lineage, again=request.again)
     if made:
         return made[0]
-    judging = in_force(history.journal(LEADER), cutoff.get(LEADER, 0))
+    judging = in_force(history.journal(LEADER), cutoff.get(LEADER, 0), request.as_of)
     before = _before(shelf, lineage, judging, again=request.again)
     if judging is not None:
         lineage["in_force"] = f"{judging.version}.{judging.epoch}"
@@ -248,9 +252,13 @@ def _made(shelf: Shelf, lineage: Mapping[str, str], *, again: bool) -> list[Kept
     return [*found, *(kept for kept in shelf.refused() if kept.version.provenance.get("inputs") == lineage["inputs"])]
 
 
-def in_force(decisions: Sequence[Decided], cutoff: int) -> InForce | None:
-    """Find what customers were judged by before an offset; None where the journal says nothing of it."""
-    taken = [one for one in decisions if one.kind in (VERSION, EPOCH) and one.at_offset < cutoff]
+def in_force(decisions: Sequence[Decided], cutoff: int, as_of: int) -> InForce | None:
+    """Find what customers were judged by before an offset; None where the journal says nothing of it.
+
+    What was decided at the very offset, after the last event of the day, counts if it was written before the instant `as_of`.
+    """
+    adopted = [one for one in decisions if one.kind in (VERSION, EPOCH)]
+    taken = [one for one in adopted if one.at_offset < cutoff or (one.at_offset == cutoff and one.kafka_timestamp < as_of)]
     last = max(taken, key=lambda one: one.epoch, default=None)
     return None if last is None else InForce(last.model_version, last.epoch, last.payload if last.kind == EPOCH else None)
 

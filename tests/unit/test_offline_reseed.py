@@ -210,8 +210,13 @@ def test_what_is_in_force_at_a_cut_off_says_the_journal() -> None:
         decided("epoch", 7, 2, 3, b"three"),
         decided("version", 9, 1, 4, b"sha"),  # a rollback
     ]
-    found = [in_force(journal, cutoff) for cutoff in (0, 1, 4, 6, 9, 10)]
+    found = [in_force(journal, cutoff, 0) for cutoff in (0, 1, 4, 6, 9, 10)]
     assert [None, InForce(1, 0, None), InForce(1, 1, b"one"), InForce(2, 2, None), InForce(2, 3, b"three"), InForce(1, 4, None)] == found
+
+
+def test_what_was_adopted_after_the_last_event_of_a_day_counts_if_the_day_was_not_over() -> None:
+    journal = [decided("version", 0, 1, 0, b"sha"), replace(decided("version", 5, 2, 1, b"sha"), kafka_timestamp=999)]
+    assert [InForce(1, 0, None), InForce(2, 1, None)] == [in_force(journal, 5, as_of) for as_of in (999, 1000)]
 
 
 def test_a_night_goes_on_from_what_learning_had_made_of_the_version_in_force(tmp_path: Path) -> None:
