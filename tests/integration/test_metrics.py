@@ -74,6 +74,8 @@ def test_what_two_workers_expose_adds_up_to_what_was_sent_told_and_kept(servers:
         assert [200, 200] == [get(port, "/livez")[0] for port in ports]
         job.send([*events[:2_000], *events[1_990:2_000]])
         job.send_raw([(b"k", b"no event"), (b"k", wire.framed(codec.encode("behaviour_event", events[0])[:-3], 1))])
+        first_model = {(str(partition),): 1 for partition in range(4)}  # some of what comes after it then moves somebody at once
+        job.wait("the first model", lambda: first_model == dict(scraped(*ports)["streamer_model_version"]))
         job.send(events[2_000:])
         job.wait_done()
         job.wait("the last record's count", lambda: scraped(*ports)["streamer_events_consumed_total"][()] >= 4_012)
