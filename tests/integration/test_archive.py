@@ -53,6 +53,7 @@ def once(job: Job) -> None:
     assert 0 == process.wait(120), job.logs()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_history_is_what_was_sent_through_kills_and_rebalances(servers: real_servers.Running, tmp_path: Path) -> None:
     root = tmp_path / "history"

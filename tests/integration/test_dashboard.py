@@ -53,6 +53,7 @@ def test_prometheus_accepts_what_is_deployed(arguments: list[str]) -> None:
     assert 0 == done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_every_panel_shows_something_and_no_alert_is_broken_while_two_workers_work(servers: Running, tmp_path: Path) -> None:
     job = Job(servers.kafka_bootstrap, servers.redis_url, tmp_path, settings=SETTINGS).create()
     ports = [free_port(), free_port(), free_port()]

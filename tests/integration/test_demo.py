@@ -43,6 +43,7 @@ def test_the_demo_finds_the_personas_and_tells_nothing_wrong_though_a_worker_is_
     assert "The stream made this version itself" in page
 
 
+@pytest.mark.long
 def test_the_demo_on_retail_data_ends_with_segments_that_agree_with_the_profiles(servers: Running) -> None:
     shown = ran(servers, "demo-retail")
     assert "599 customers, 354 votes, sums and profiles agree" in shown
