@@ -8,6 +8,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from streamer.app.samples import VARIABLE, sample_path
 
 if TYPE_CHECKING:
