@@ -60,6 +60,7 @@ FEATURES: dict[str, Any] = {
 }
 DECLARATION = declare(FEATURES)
 RESOLUTION = {"BAD_BRANCH", "BAD_UTF8"}
+COMMANDS = {"$erase", "$erased", "$passed"}
 
 
 def intake() -> Intake:
@@ -109,7 +110,7 @@ def _event_reason(event: Mapping[str, Any]) -> str:  # noqa: C901, PLR0911  # a 
     ):
         if not 0 < len(event[name].encode()) <= most:
             return f"BAD_{name.upper()}"
-    if event["event_type"].startswith("$") and event["event_type"] != "$erase":
+    if event["event_type"].startswith("$") and event["event_type"] not in COMMANDS:
         return "UNKNOWN_COMMAND"
     if not EARLIEST_MS <= event["occurred_at"] < LATEST_MS:
         return "TIME_OUT_OF_RANGE"
@@ -120,8 +121,8 @@ def _event_reason(event: Mapping[str, Any]) -> str:  # noqa: C901, PLR0911  # a 
             return f"{name.upper()}_OUT_OF_RANGE"
     if event["amount"] is not None and event["currency"] not in {None, "EUR"}:
         return "CURRENCY_REFUSED"
-    if event["event_type"] == "$erase":
-        return "OK"  # whatever else it says
+    if event["event_type"] in COMMANDS:  # whatever else it says; those that only history has come from nobody else
+        return "OK" if event["event_type"] == "$erase" else "UNKNOWN_COMMAND"
     fee = event["properties"].get("fee", "0")
     if oracle.scaled(fee, 2) is not None:
         return "OK"
