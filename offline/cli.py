@@ -10,7 +10,15 @@ from typing import Annotated
 
 import typer
 
-from offline import backtest_command, models_command, report_command, reseed_command, segment_command
+from offline import (
+    backtest_command,
+    drift_command,
+    models_command,
+    parity_command,
+    report_command,
+    reseed_command,
+    segment_command,
+)
 from offline.session import Session, session_of
 from streamer.core.exits import exit_status, message
 
@@ -19,6 +27,8 @@ app.command()(segment_command.segment)
 app.command()(reseed_command.reseed)
 app.command()(backtest_command.backtest)
 app.command()(report_command.report)
+app.command()(parity_command.parity)
+app.command()(drift_command.drift)
 app.add_typer(models_command.app, name="models")
 
 

@@ -107,6 +107,12 @@ def take(reading: Reading, batch: pa.RecordBatch) -> Taken:
     return Taken(rows._replace(slot=slot), record, customers, decoded.status)
 
 
+def texts_of(column: Any) -> tuple[U8, I64]:  # noqa: ANN401  # pyarrow has no types
+    """Give a column's joined bytes, and their bounds (n + 1,)."""
+    data, bounds, _ = _texts(column)
+    return data, bounds
+
+
 def customer_hashes(batch: pa.RecordBatch) -> U64:
     """Hash each row's customer, (n,), as the stream does."""
     data, bounds, _ = _texts(batch.column("customer_id"))

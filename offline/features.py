@@ -30,8 +30,9 @@ from streamer.core.reasons import Reason
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from offline.cluster import Pool
     from offline.events import Reading, Taken
-    from streamer.core.columns import I64
+    from streamer.core.columns import I64, U64
 
 BUCKETS = 64
 ROWS_IN_MEMORY = 2_000_000
@@ -62,16 +63,19 @@ def compute(
     buckets: int = BUCKETS,
     rows_in_memory: int = ROWS_IN_MEMORY,
     progress: Callable[[str, int, int], None] | None = None,
+    pool: Pool | None = None,
 ) -> Computed:
     """Compute the features of every customer in `batches`, which are in the order of the log, as of an instant in ms.
 
-    `progress` is told the step, how far it is, and of how many (0 where that is not known).
+    `progress` is told the step, how far it is, and of how many (0 where that is not known). Where there is a `pool`, it computes the
+    buckets, however few events there are.
     """
     told = progress or (lambda _step, _done, _of: None)
     parts = []
-    with spilled(batches, buckets, rows_in_memory, lambda rows: told("reading", rows, 0)) as pieces:
-        for done, piece in enumerate(pieces, 1):
-            parts.append(bucket(reading, piece, as_of))
+    with spilled(batches, buckets, rows_in_memory if pool is None else 0, lambda rows: told("reading", rows, 0)) as pieces:
+        work = (bucket(reading, piece, as_of) for piece in pieces) if pool is None else pool.computed(reading, pieces, as_of)
+        for done, part in enumerate(work, 1):
+            parts.append(part)
             told("computing", done, len(pieces))
     return joined(reading, parts)
 
@@ -94,7 +98,7 @@ def spilled(
         yield [held]
         return
     with tempfile.TemporaryDirectory(prefix="offline-") as directory:
-        spill = _Spill(Path(directory), buckets, held[0].schema)
+        spill = Spill(Path(directory), buckets, held[0].schema)
         for batch in chain(held, incoming):
             spill.add(batch)
             progress(spill.rows)
@@ -102,19 +106,22 @@ def spilled(
         yield spill.close()
 
 
-class _Spill:
+class Spill:
     """Files of Arrow's own format, one a bucket."""
 
     def __init__(self, directory: Path, buckets: int, schema: pa.Schema) -> None:
+        """Begin `buckets` files in a directory."""
         self._paths = [directory / f"{n:05d}.arrow" for n in range(buckets)]
         options = pa.ipc.IpcWriteOptions(compression="lz4")
         self._writers = [pa.ipc.new_stream(pa.OSFile(str(path), "wb"), schema, options=options) for path in self._paths]
         self._pending: list[list[pa.RecordBatch]] = [[] for _ in self._paths]
         self.rows = 0
 
-    def add(self, batch: pa.RecordBatch) -> None:
+    def add(self, batch: pa.RecordBatch, hashes: U64 | None = None) -> None:
+        """Deal a batch out by the hashes (n,) of its rows' customers."""
         self.rows += batch.num_rows
-        bucket_of = (customer_hashes(batch) % np.uint64(len(self._paths))).astype(np.int64)
+        hashes = customer_hashes(batch) if hashes is None else hashes
+        bucket_of = (hashes % np.uint64(len(self._paths))).astype(np.int64)
         order = np.argsort(bucket_of, kind="stable")
         sorted_batch = batch.take(pa.array(order))
         ends = np.cumsum(np.bincount(bucket_of, minlength=len(self._paths))).tolist()

@@ -24,7 +24,7 @@ from streamer.core.plan import horizon_ms
 from streamer.core.profile import CLOCK, DAY_MS, HOUR_MS, pack, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from offline.events import Reading, Taken
     from streamer.core.columns import F64, I64, Bool
@@ -58,6 +58,11 @@ class Profiles:
         return list(self._number)
 
     @property
+    def packed(self) -> list[bytes]:
+        """Give the customers' packed profiles, in the order of `customers`."""
+        return self._packed
+
+    @property
     def duplicates(self) -> int:
         """Count the events that were left out because their id was remembered."""
         return int(self.tally[DUPLICATE])
@@ -66,6 +71,15 @@ class Profiles:
     def late(self) -> int:
         """Count the events that were too old for any window."""
         return int(self.tally[LATE])
+
+    def of(self, customers: Sequence[bytes]) -> Profiles:
+        """Copy the profiles of some customers; who is not known is left out."""
+        found = Profiles(self._reading)
+        chosen = [self._number[one] for one in customers if one in self._number]
+        found._number = {one: place for place, one in enumerate(one for one in customers if one in self._number)}
+        found._packed = [self._packed[i] for i in chosen]
+        found._last = self._last[np.array(chosen, np.int64)]
+        return found
 
     def fold(self, taken: Taken) -> I64:
         """Fold a batch; returns which of all customers each of the batch's is, (u,)."""

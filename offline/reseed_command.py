@@ -15,13 +15,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
+from offline.parity_command import METRICS_FILE, PUSH_GATEWAY
 from offline.session import end_of, last_midnight, number_of_segments, session_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from rich.console import Console
 
+    from offline.cluster import Pool
+    from offline.job_metrics import JobMetrics
     from offline.reseed import Before, K
     from offline.settings import Settings
     from offline.shelf import Kept, Shelf
@@ -95,6 +99,7 @@ class Request:
     forced: str | None = None
     again: bool = False
     new_scale: bool = False
+    scheduler: str | None = None  # of a Dask cluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +136,12 @@ def reseed(
     new_scale: Annotated[
         bool, typer.Option("--new-scale", help="Choose clip and scale anew, instead of keeping those of the version before.")
     ] = False,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Compute features on the Dask cluster of this scheduler (needs the extra `dask`).", metavar="ADDRESS")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    metrics_file: Annotated[Path | None, METRICS_FILE] = None,
+    push_gateway: Annotated[str | None, PUSH_GATEWAY] = None,
 ) -> None:
     """Fit a new model version to the full history and let the gate judge it.
 
@@ -147,8 +157,9 @@ def reseed(
     if force is not None and not force.strip():
         message = "--force: give the reason, which is kept with the version"
         raise Misconfigured(message)
-    until = last_midnight(time.time()) if as_of is None else end_of(as_of)
-    request = Request(until, name, number_of_segments(k), features, dry_run, force, again, new_scale)
+    began_s = time.time()
+    until = last_midnight(began_s) if as_of is None else end_of(as_of)
+    request = Request(until, name, number_of_segments(k), features, dry_run, force, again, new_scale, scheduler)
     err = Console(stderr=True)
     with err.status("opening the history") as status:
 
@@ -160,6 +171,7 @@ def reseed(
         kept = run(request, open_history(history), Shelf(models, name), settings, told)
         if not dry_run:
             tracker.night(kept)
+    figures(kept, began_s, time.time(), dry_run=dry_run).leave(metrics_file, push_gateway)
     if as_json:
         typer.echo(json.dumps({"refused": kept.refused, **kept.details}, indent=2, ensure_ascii=False))
     else:
@@ -194,20 +206,43 @@ def run(request: Request, history: History, shelf: Shelf, settings: Settings, pr
     if judging is not None:
         lineage["in_force"] = f"{judging.version}.{judging.epoch}"
     reading = Reading(declaration, retention_ms=retention_ms)
-    computed = compute(
-        reading,
-        history.events(cutoff, columns=reading.columns),
-        request.as_of,
-        buckets=settings.fit.buckets,
-        rows_in_memory=settings.fit.rows_in_memory,
-        progress=progress,
-    )
+    with _pool(request) as pool:
+        computed = compute(
+            reading,
+            history.events(cutoff, columns=reading.columns),
+            request.as_of,
+            buckets=settings.fit.buckets,
+            rows_in_memory=settings.fit.rows_in_memory,
+            progress=progress,
+            pool=pool,
+        )
     wanted = Wanted(request.name, declaration, request.as_of, request.k, request.forced, lineage, request.new_scale)
     candidate = reseed(wanted, computed, before, settings, lambda step: progress(step, 0, 0))
     if not request.dry_run:
         return shelf.put(candidate)
     sha256 = digest(body_of(candidate.version)).hex()
     return Kept(candidate.version, sha256, details_of(candidate, sha256), refused=not candidate.verdict.passed)
+
+
+def _pool(request: Request) -> AbstractContextManager[Pool | None]:
+    from contextlib import nullcontext
+
+    if request.scheduler is None:
+        return nullcontext()
+    from offline.cluster import cluster
+
+    return cluster(request.scheduler)
+
+
+def figures(kept: Kept, began_s: float, now_s: float, *, dry_run: bool) -> JobMetrics:
+    """Give what came out as metrics: the run is a success where it kept a version, or found that of the night."""
+    from offline.job_metrics import JobMetrics
+
+    found = JobMetrics("reseed")
+    found.set("offline_reseed_version", kept.version.version)
+    found.set("offline_reseed_refused", float(kept.refused))
+    found.ended(began_s, now_s, success=not (kept.refused or dry_run))
+    return found
 
 
 def _lineage(

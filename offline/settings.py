@@ -94,6 +94,15 @@ class Fitting:
 
 
 @dataclass(frozen=True, slots=True)
+class DriftLimits:
+    """From where on `offline drift` calls it a drift."""
+
+    psi_max: float = _number(0.25, 0, 100, "Population stability index of any feature since the version's fit.")
+    error_ratio_max: float = _number(1.25, 0, 1e6, "Mean squared distance from the nearest centroid over that of the fit.")
+    share_shift_max: float = _number(0.1, 0, 1, "How far any segment's share of the customers may be from that of the fit.")
+
+
+@dataclass(frozen=True, slots=True)
 class Mlflow:
     """Where MLflow is told of versions; nowhere without an address."""
 
@@ -106,6 +115,7 @@ class Settings:
     """All of it."""
 
     gate: GateLimits = field(default_factory=GateLimits)
+    drift: DriftLimits = field(default_factory=DriftLimits)
     cleaning: Cleaning = field(default_factory=Cleaning)
     fit: Fitting = field(default_factory=Fitting)
     names: Mapping[str, str] = field(default_factory=dict)  # segment id -> name
@@ -113,7 +123,7 @@ class Settings:
     mlflow: Mlflow = field(default_factory=Mlflow)
 
 
-_SECTIONS: dict[str, type] = {"gate": GateLimits, "cleaning": Cleaning, "fit": Fitting, "mlflow": Mlflow}
+_SECTIONS: dict[str, type] = {"gate": GateLimits, "drift": DriftLimits, "cleaning": Cleaning, "fit": Fitting, "mlflow": Mlflow}
 
 
 def load(path: Path | None) -> Settings:

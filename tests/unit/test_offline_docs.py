@@ -20,7 +20,12 @@ EXAMPLE = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[0])
 def test_every_setting_is_in_the_example_with_its_default() -> None:
     found = settings.read(EXAMPLE, "docs/offline.md")
     assert settings.Settings() == replace(found, gate=replace(found.gate, days_accepted=()), names={})
-    for section, kind in (("gate", settings.GateLimits), ("fit", settings.Fitting), ("cleaning", settings.Cleaning)):
+    for section, kind in (
+        ("gate", settings.GateLimits),
+        ("fit", settings.Fitting),
+        ("cleaning", settings.Cleaning),
+        ("drift", settings.DriftLimits),
+    ):
         assert [one.name for one in fields(kind)] == list(EXAMPLE["offline"][section])
 
 
