@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from streamer.app.error_drift import DIRECTIONS, ErrorDrift
 from streamer.app.recording import STAGES, Counted, count_batch
 from streamer.core.fold import CAUSES, CENTROID_ONE, VOTE_ONE
 from streamer.core.model import NEW
@@ -87,6 +88,8 @@ METRICS = (
     Definition("streamer_segment_share", "gauge", ("segment", "name"), "Share of a segment among this worker's customers."),
     Definition("streamer_votes", "gauge", (), "Customers with a vote, in this worker's partitions."),
     Definition("streamer_quantisation_error", "gauge", (), "Mean squared distance of this worker's votes from their centroids."),
+    Definition("streamer_quantisation_error_window", "gauge", (), "Its mean over ADWIN's window, as a share of the variance at the fit."),
+    Definition("streamer_quantisation_error_drifts_total", "counter", ("direction",), "Lasting changes of the error that ADWIN found."),
 )
 DEFINED: Mapping[str, Definition] = {metric.name: metric for metric in METRICS}
 
@@ -216,6 +219,7 @@ class Metrics(Collector):
         open_: list[list[float]] = []
         self._timers = {stage: _Timer(clock, open_, histogram) for stage, histogram in self._stages.items()}
         self._published: list[I64] = []
+        self._error_drift = ErrorDrift()
         self._seen: dict[int, Seen] = {}
         self._latest_ms: dict[int, int] = {}  # Kafka timestamp of the last record taken in, by partition
         self._waiting: tuple[int, ...] = ()
@@ -246,6 +250,9 @@ class Metrics(Collector):
                 seen = self._seen.get(number)
                 seen = seen or self._seen.setdefault(number, Seen(one.data, one.next_offset))
                 seen.data, seen.next_offset, seen.rebuild_left = one.data, one.next_offset, one.rebuild_left
+        now_s = self._clock.monotonic_s()
+        if self._error_drift.due(now_s):
+            self._watch_error([one.data for one in owned.values()], tuple(owned), now_s)
 
     def stage(self, stage: Stage) -> AbstractContextManager[None]:
         """Time a stage."""
@@ -316,6 +323,19 @@ class Metrics(Collector):
                 if seen.lag == 0:
                     seen.caught_up_s = now
 
+    def _watch_error(self, parts: Sequence[PartitionData], numbers: tuple[int, ...], now_s: float) -> None:
+        """Let ADWIN see the error, where all votes are of one version and none waits for a sweep."""
+        version = self._versions.get(parts[0].model) if parts else None
+        if version is None or any(data.model != version.version or not data.swept for data in parts):
+            return
+        squares, votes = _spread(parts)
+        features = int(np.count_nonzero(version.scaling.weight))
+        if not votes or not features:
+            return
+        direction = self._error_drift.take(squares / votes / features, (version.version, numbers), now_s)
+        if direction is not None:
+            self._add("streamer_quantisation_error_drifts_total", 1, direction)
+
     def _add(self, name: str, count: int, *labels: str) -> None:
         with self._lock:
             samples = self._counters[name]
@@ -377,12 +397,16 @@ class Metrics(Collector):
         found["streamer_votes"] = {(): votes}
         if votes:
             found["streamer_quantisation_error"] = {(): squares / votes}
+        window = self._error_drift.mean
+        if window is not None:
+            found["streamer_quantisation_error_window"] = {(): window}
         return found
 
 
 def _zeros() -> Iterator[tuple[str, tuple[str, ...]]]:
     """Give the counters that are there from the start, so that the first increase can be seen."""
-    known = {"cause": CAUSES, "outcome": tuple(OUTCOMES.values()), "reason": tuple(r.name.lower() for r in Reason if r is not Reason.OK)}
+    reasons = tuple(r.name.lower() for r in Reason if r is not Reason.OK)
+    known = {"cause": CAUSES, "direction": DIRECTIONS, "outcome": tuple(OUTCOMES.values()), "reason": reasons}
     for metric in METRICS:
         if metric.sort == "counter":
             yield from ((metric.name, (value,)) for value in known[metric.labels[0]]) if metric.labels else [(metric.name, ())]
