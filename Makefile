@@ -10,7 +10,7 @@ PARALLEL := -n 2 --dist loadgroup --durations 25
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-retail test test-long tests chaos bench lint format coverage fuzz requirements clean
+.PHONY: help airflow demo demo-retail test test-long tests chaos bench lint format coverage fuzz requirements clean
 
 help:  ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ coverage: $(VENV)/.dev  ## every branch of streamer/core, counted uncompiled
 chaos: $(VENV)/.dev  ## workers on real servers, killed, frozen and robbed of Redis: the whole campaign
 	$(BIN)/python -m tests.chaos $(CHAOS)
 
+airflow: $(VENV)/.airflow  ## the DAGs of deploy/airflow, parsed and run by a real Airflow
+	$(PYTEST) -m long --timeout 3600 tests/airflow
+
 # Any options of libFuzzer: `make fuzz FUZZ=-max_total_time=60`. What it finds is in .fuzz; docs/dead-letters.md says how to keep it.
 fuzz: $(VENV)/.fuzz  ## hostile records, led by the coverage of the uncompiled decoder, for ten minutes
 	$(BIN)/python -m tests.fuzz.fuzz_intake $(FUZZ)
@@ -61,7 +64,7 @@ requirements: $(VENV)/.python  ## choose the newest releases that fit, and write
 	$(PYTHON) -m venv $(VENV)/pip-tools
 	$(VENV)/pip-tools/bin/pip install --quiet --disable-pip-version-check pip-tools
 	env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/pip-tools/bin/pip-compile $(COMPILE) --upgrade \
-	  --extra servers --extra report --extra dev --output-file requirements/dev.txt pyproject.toml
+	  --extra servers --extra report --extra dask --extra dev --output-file requirements/dev.txt pyproject.toml
 	env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/pip-tools/bin/pip-compile $(COMPILE) --upgrade \
 	  --constraint requirements/dev.txt --extra report --output-file requirements/bench.txt pyproject.toml
 	env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/pip-tools/bin/pip-compile $(COMPILE) --upgrade \
@@ -72,6 +75,8 @@ requirements: $(VENV)/.python  ## choose the newest releases that fit, and write
 	  --output-file requirements/quix.txt requirements/quix.in
 	env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/pip-tools/bin/pip-compile $(HASHED) --upgrade \
 	  --output-file requirements/fuzz.txt requirements/fuzz.in
+	env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/pip-tools/bin/pip-compile $(HASHED) --upgrade \
+	  --output-file requirements/airflow.txt requirements/airflow.in
 
 HASHED := --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate \
   --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
@@ -110,6 +115,12 @@ $(VENV)/.bench: requirements/bench.txt $(VENV)/.dev
 $(VENV)/.fuzz: requirements/fuzz.txt $(VENV)/.dev
 	@$(INSTALL) --require-hashes --no-deps --only-binary :all: --requirement requirements/fuzz.txt \
 	  || { echo "the fuzzer has wheels for Linux on x86-64 and Python 3.11 to 3.13 alone" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.airflow: requirements/airflow.txt $(VENV)/.dev
+	@echo "installing Airflow, a minute or two"
+	@$(PYTHON) -m venv $(VENV)/airflow
+	@$(VENV)/airflow/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement requirements/airflow.txt
 	@touch $@
 
 $(VENV)/.quix: requirements/quix.txt | $(VENV)/.python
