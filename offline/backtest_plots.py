@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -107,6 +108,81 @@ def margin_dwell(
     return save()
 
 
+class Line(NamedTuple):
+    """One policy's values over time: its name and style, days (n,) in ms since 1970, and values (n,)."""
+
+    name: str
+    at: Sequence[int]
+    values: Sequence[float]
+    color: str
+    dashed: bool = False
+
+
+def over_time(
+    panels: Mapping[str, Sequence[Line]], path: Path, label: str, *, log: bool = False, level: tuple[float, str] | None = None
+) -> list[Path]:
+    """Draw one panel a title, one line a policy, each named at its end; `level` is drawn across with its name."""
+    axes, save = _figure(len(panels), path, ("png",))
+    for one_axes, (title, lines) in zip(axes, panels.items(), strict=True):
+        ends = _apart([float(line.values[-1]) for line in lines], log=log)
+        for line, end in zip(lines, ends, strict=True):
+            one_axes.plot(_dates(line.at), line.values, color=line.color, linewidth=1.8, linestyle="--" if line.dashed else "-")
+            place = (1.01, end)
+            one_axes.annotate(
+                line.name, place, xycoords=("axes fraction", "data"), color=line.color, fontsize=9, va="center", annotation_clip=False
+            )
+        if log:
+            one_axes.set_yscale("log")
+            one_axes.yaxis.set_major_formatter("{x:g}")
+            one_axes.yaxis.set_minor_formatter("{x:g}")
+            one_axes.tick_params(axis="y", which="minor", labelsize=8)
+        if level is not None:
+            one_axes.axhline(level[0], color="black", linestyle=":", linewidth=1)
+            one_axes.annotate(
+                level[1], (0.01, level[0]), xycoords=("axes fraction", "data"), fontsize=8, va="bottom", annotation_clip=False
+            )
+        one_axes.set_title(title, loc="left", fontsize=10)
+        one_axes.tick_params(axis="x", rotation=30)
+        _grid(one_axes)
+    axes[0].set_ylabel(label)
+    return save()
+
+
+def by_value(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
+    path: Path,
+    labels: tuple[str, str],
+    level: float | None = None,
+    bottom: float = 0.0,
+) -> list[Path]:
+    """Draw one panel a title, one line a name through its (x, y), named in a legend where there are several."""
+    axes, save = _figure(len(panels), path, ("png",))
+    for one_axes, (title, lines) in zip(axes, panels.items(), strict=True):
+        for n, (name, points) in enumerate(lines.items()):
+            x, y = zip(*points, strict=True)
+            one_axes.plot(x, y, color=COLORS[n], marker=MARKERS[n], label=name, linewidth=1.8)
+        if level is not None:
+            one_axes.axhline(level, color="black", linestyle=":", linewidth=1, label="target")
+        one_axes.set_ylim(bottom=bottom)
+        one_axes.set_title(title, loc="left", fontsize=10)
+        one_axes.set_xlabel(labels[0])
+        one_axes.legend(frameon=False, fontsize=9)
+        _grid(one_axes)
+    axes[0].set_ylabel(labels[1])
+    return save()
+
+
+def _apart(ends: Sequence[float], *, log: bool) -> list[float]:
+    """Move the ends of lines apart, so that the names there do not cover each other."""
+    values = np.log(ends) if log else np.array(ends, np.float64)
+    room = 0.07 * max(float(np.ptp(values)), 1e-9)
+    order = np.argsort(values)
+    for before, after in pairwise(order):
+        values[after] = max(values[after], values[before] + room)
+    found: list[float] = (np.exp(values) if log else values).tolist()
+    return found
+
+
 def _figure(columns: int, path: Path, endings: Sequence[str], rows: int = 1) -> tuple[list[Any], Callable[[], list[Path]]]:
     """Make axes side by side, row after row, and what writes them to files of these endings."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  # an extra
@@ -132,6 +208,10 @@ def _dates(times: Sequence[int]) -> Any:  # noqa: ANN401  # NumPy's dates
 
 def _plain(axes: Any) -> None:  # noqa: ANN401  # matplotlib has no types here
     axes.legend(frameon=False, fontsize=7)
+    _grid(axes)
+
+
+def _grid(axes: Any) -> None:  # noqa: ANN401
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
     axes.grid(color="#dddddd")
