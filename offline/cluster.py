@@ -99,7 +99,7 @@ def cluster(address: str) -> Iterator[Cluster]:
         message = "--scheduler needs the extra `dask`: pip install 'segment-streamer[dask]'"
         raise Misconfigured(message) from error
     try:
-        client = Client(address, timeout=CONNECT_S_MAX, set_as_default=False)
+        client: Any = Client(address, timeout=CONNECT_S_MAX, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, TimeoutError, ValueError) as error:
         message = f"no Dask scheduler answers at {address}: {error}"
         raise Unavailable(message) from error
