@@ -20,7 +20,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 FINAL = (1, 65, 78)  # the exit statuses that another try would not change: a result that did not please, bad input, wrong settings
 PARTS = 24  # an hour each, so everybody is compared in a day
-BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+BEGAN = datetime(2020, 1, 1, tzinfo=UTC)  # no run is made for an instant before it
 
 
 def offline(*arguments: str) -> None:

@@ -61,7 +61,8 @@ def test_what_stands_beside_a_version_is_what_the_history_gives(kept: Kept) -> N
 def test_the_same_shop_five_days_later_is_the_same(tmp_path: Path) -> None:
     """Once every window is full, until when features grow with the days, and of enough customers for chance to say little."""
     rows = shop(102, 240)
-    before = [row for row in rows if row["occurred_at"] < end_of(rows) - 5 * DAY_MS]
+    until = end_of(rows) - 5 * DAY_MS
+    before = [row for row in rows if row["occurred_at"] < until]
     fitted = reseed(Request(end_of(before), k=3), FakeHistory(before), Shelf(str(tmp_path), "segments"), Settings(), quiet)
     assert () == found(fitted, rows).reasons
 

@@ -140,6 +140,7 @@ def settled() -> Job:
     job.send(shop(400, 40))
     job.broker.append(INPUT, 1, b"c001", b"nothing")
     job.settle(job.worker())
+    job.gone("a")
     return job
 
 
