@@ -37,6 +37,7 @@ def parity(job: Job, history: Path, *arguments: str, status: int = 0) -> Any:
     return json.loads(done.stdout) if "--json" in arguments else done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_what_is_altered_by_hand_is_named_and_nothing_else(servers: real_servers.Running, tmp_path: Path) -> None:
     history = tmp_path / "history"
@@ -77,6 +78,7 @@ def test_what_is_altered_by_hand_is_named_and_nothing_else(servers: real_servers
     assert names[-1] in shown
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_a_stream_under_load_differs_in_nothing(servers: real_servers.Running, tmp_path: Path) -> None:
     history = tmp_path / "history"
