@@ -90,7 +90,7 @@ def test_a_stream_under_load_differs_in_nothing(servers: real_servers.Running, t
     try:
         with job.worker("w"):
             job.wait_done()
-            job.wait("history", lambda: (history / "manifest").exists())  # the archiver may begin later
+            job.wait("history", (history / "manifest").exists)  # the archiver may begin later
             sent = 6000
             compared = 0
             for _ in range(4):
