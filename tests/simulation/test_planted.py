@@ -19,7 +19,7 @@ QUICK_SEEDS_MAX = 600
 STARTS = int(os.environ.get("SIMULATION_STARTS", "1"))
 FIRSTS = range(20_000, 20_000 * (1 + STARTS), 20_000)
 """The table in docs/guarantees.md is of five: `SIMULATION_STARTS=5 make test-long`."""
-CONTROL = int(os.environ.get("SIMULATION_CONTROL_SEEDS", "150"))
+CONTROL = int(os.environ.get("SIMULATION_CONTROL_SEEDS", "60"))
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=NAMES)
@@ -29,13 +29,13 @@ def test_a_planted_bug_is_found(bug: Bug) -> None:
 
 @pytest.mark.parametrize("profile", BIASED, ids=lambda profile: profile.name)
 def test_without_a_bug_a_biased_schedule_comes_to_what_it_must(profile: Profile) -> None:
-    for seed in range(30):
+    for seed in range(10):
         run(seed, profile)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("profile", BIASED, ids=lambda profile: profile.name)
-def test_without_a_bug_hundreds_of_biased_schedules_come_to_what_they_must(profile: Profile) -> None:
+def test_without_a_bug_many_biased_schedules_come_to_what_they_must(profile: Profile) -> None:
     for seed in range(CONTROL):
         run(seed, profile)
 
