@@ -194,7 +194,10 @@ class Batch:
     """How much a worker takes in one step. Results do not depend on it."""
 
     records_max: Annotated[int, Setting(kinds.whole(1, 100_000), "The most records of one batch.")] = 5_000
-    wait_ms: Annotated[int, Setting(kinds.duration("ms", 0, 10_000), "How long to gather more after the first record.")] = 5
+    wait_ms: Annotated[
+        int,
+        Setting(kinds.duration("ms", 0, 10_000), "How long to gather more after a record that had to be waited for."),
+    ] = 5
     bytes_max: Annotated[
         int, Setting(kinds.size(2**16, 2**30), "The most bytes that are fetched ahead, and so of one batch; one record always fits.")
     ] = 64 * MIB

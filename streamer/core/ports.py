@@ -214,7 +214,7 @@ class EventLog(Protocol):
     """Kafka's consumer side of the input topic: one thread owns it."""
 
     def fetch(self, records_max: int, wait_s: float, gather_s: float) -> Fetched:
-        """Wait up to `wait_s` for the first record, then take what arrives within `gather_s`, up to `records_max`.
+        """Take what is there, up to `records_max`; where nothing is, wait up to `wait_s` for a record, then take what comes in `gather_s`.
 
         Serves the group's callbacks, so call it often, also while nothing is started. Raises `OffsetOutOfRange` for a started partition
         whose position the log doesn't hold (after the records already fetched; it is silent until started again), `Unavailable`,

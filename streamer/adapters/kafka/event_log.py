@@ -111,7 +111,7 @@ class KafkaEventLog:
         self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def fetch(self, records_max: int, wait_s: float, gather_s: float) -> Fetched:
-        """Wait up to `wait_s` for the first record, then take what arrives within `gather_s`, up to `records_max`."""
+        """Take what is there; where nothing is, wait up to `wait_s` for a record, and take what comes within `gather_s` with it."""
         if self._deferred:
             raise self._deferred.pop(0)
         try:
@@ -260,15 +260,17 @@ class KafkaEventLog:
 
     def _take(self, records_max: int, wait_s: float, gather_s: float) -> list[Message]:
         try:
+            # What is there came while the last batch was worked on, and has waited enough. `consume` waits its whole time for less than
+            # all.
+            messages: list[Message] = self._consumer.consume(records_max, 0)
+            if messages:
+                return messages
             first = self._consumer.poll(wait_s)
             if first is None:
                 return []
-            # `consume` waits its whole time unless it gets all it may: so first what is there, then what comes.
             messages = [first]
             if records_max > 1:
-                messages += self._consumer.consume(records_max - 1, 0)
-            if gather_s > 0 and len(messages) < records_max:
-                messages += self._consumer.consume(records_max - len(messages), gather_s)
+                messages += self._consumer.consume(records_max - 1, gather_s)
         except KafkaException as error:
             raise explain(error_of(error), self._watch.what) from error
         return messages
