@@ -16,7 +16,7 @@ import numpy as np
 from streamer.app import journal, quarantine
 from streamer.app.commits import stamped
 from streamer.app.letters import source_partition
-from streamer.app.protocol import Base, MovedByHand, Seen, looked_back, recover
+from streamer.app.protocol import Base, MovedByHand, Seen, looked_back, number_of, numbered, recover
 from streamer.app.publishing import Publication
 from streamer.app.quarantine import Attempts
 from streamer.core import outbox
@@ -98,6 +98,13 @@ class Owned:
     def rebuild_left(self) -> int:
         """Count the offsets that a rebuild has still to take in; at least 1 until it is settled, 0 where there is none."""
         return 0 if self.until is None else max(1, self.until.next_offset - self.next_offset)
+
+    def next_commit(self, token: str, next_offset: int | None = None) -> str:
+        """Name the commit after the last one, which moves on to an offset; a rebuild's are before all that are published (7a)."""
+        if self.until is not None:
+            return numbered(0, token)
+        stays = next_offset is None or next_offset == self.next_offset
+        return numbered(1 + number_of(self.commit_id) if stays else 1, token)
 
     @property
     def sweeping(self) -> bool:

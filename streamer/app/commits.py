@@ -87,7 +87,7 @@ def decide(tools: Tools, settings: Settings, partitions: Sequence[Owned], sums: 
     ends = np.full(settings.partitions, -1, np.int64)
     np.maximum.at(ends, batch.fetched.partition, batch.fetched.offset + 1)
     next_offsets = [max(owned.next_offset, int(ends[owned.number])) for owned in partitions]
-    commit_ids = [tools.clock.token() for _ in partitions]
+    commit_ids = [owned.next_commit(tools.clock.token(), end) for owned, end in zip(partitions, next_offsets, strict=True)]
     numbers = tuple(owned.number for owned in partitions)
     stamps = {number: stamp(commit_ids[i], next_offsets[i]) for i, number in enumerate(numbers)}
     told = _wanted(folded, partitions)

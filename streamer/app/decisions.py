@@ -173,7 +173,7 @@ class Decisions:
     ) -> None:
         """Commit a decision, with its journal entry in the outbox; one that was `told` already is in the journal."""
         clock = self._tools.clock
-        commit_id = clock.token()
+        commit_id = owned.next_commit(clock.token())
         written = journal.record(entry, owned.number, commit_id, clock.now_ms(), self._settings.journal_schema)
         records = [] if told else [r._replace(headers=(*r.headers, *stamp(commit_id, owned.next_offset))) for r in (*also, written)]
         self.commit(owned, commit_id, data, records, announce)

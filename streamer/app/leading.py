@@ -96,7 +96,7 @@ class Leader:
         if self._decisions.holds(owned) and data.centroids is not None:
             announcement = Announcement(data.model, data.epoch, data.first_epoch, data.centroids)
             announce = {stored_name(data.model): self._tools.shelf.body(data.model), ANNOUNCED: announcement.pack()}
-            self._decisions.commit(owned, self._tools.clock.token(), data, announce=announce)
+            self._decisions.commit(owned, owned.next_commit(self._tools.clock.token()), data, announce=announce)
             if self._decisions.holds(owned):
                 self._tools.shelf.published(data.model)
         return True

@@ -2,7 +2,8 @@
 
 Kafka's transactions don't cover Redis, and its fencing doesn't either. So every commit of a partition has an id; Redis holds the id of the
 last commit (R) and of the one before it beside the state, and Kafka holds an id (C) in the metadata of the group's position. Each commit's
-records are kept in Redis, its outbox, until Kafka holds its id.
+records are kept in Redis, its outbox, until Kafka holds its id. An id begins with a number, which counts the commits at one offset: many
+move none, and the end of the output has to say which of them came last.
 
 Working:
 
@@ -29,11 +30,12 @@ Assignment:
       it an adoption or a record that it passed over, or did not (`journal.leads_to`).
    d. There is no R: rebuild from nothing up to C.
    e. There is no C: the group's positions expired or were reset. Publish R's outbox unless the output holds it, then go on from R. But
-      where the output speaks of a commit not before R that R knows nothing of, Redis lost writes too: that commit is C (c).
+      where the output speaks of a commit not before R, by offset and number, that R knows nothing of, Redis lost writes too: that commit
+      is C (c).
    f. There is neither: a first start if nothing was ever published, else a rebuild from nothing up to what the output says of itself.
    g. C has no id: somebody moved the position by hand. Refuse.
 7. A rebuild:
-   a. publishes nothing, and its commits have ids of their own;
+   a. publishes nothing, and its commits have ids of their own, whose number is 0: the output's are later;
    b. follows the journal at its offsets, and leaves the last adoption's sweep for afterwards;
    c. ends exactly at C's offset;
    d. there reads what was published to the end, and in one guarded call takes C's id and makes the state agree with it: what subscribers
@@ -70,6 +72,22 @@ if TYPE_CHECKING:
     from streamer.core.ports import Committed, PartitionState
 
 
+def numbered(number: int, token: str) -> str:
+    """Make a commit id of a commit's number among those at its offset, and a token that no other has."""
+    return f"{number}.{token}"
+
+
+def number_of(commit_id: str) -> int:
+    """Read a commit's number from its id; 0 where it has none."""
+    number, dot, _ = commit_id.partition(".")
+    return int(number) if dot and number.isdecimal() else 0
+
+
+def _place(commit: Committed | PartitionState) -> tuple[int, int]:
+    """Order commits: adoptions, ticks and sweeps move no offset."""
+    return commit.next_offset, number_of(commit.commit_id)
+
+
 class Seen(NamedTuple):
     """What an assignment finds. `told` is the latest commit that the output speaks of, `outbox_told` whether it holds R's outbox.
 
@@ -83,14 +101,14 @@ class Seen(NamedTuple):
 
 
 def looked_back(redis: PartitionState, told: Collection[Committed], *, exactly_once: bool) -> Seen:
-    """Take in all commits that the end of the output speaks of; of several at one offset, one that R knows nothing of is the latest.
+    """Take in all commits that the end of the output speaks of; of several alike, one that R knows nothing of is the latest.
 
     Without transactions the latest of all may not be there whole, so it counts for nothing.
     """
     known = {redis.commit_id, redis.previous_commit_id}
 
     def latest(commits: Collection[Committed]) -> Committed | None:
-        return max(commits, default=None, key=lambda one: (one.next_offset, one.commit_id not in known))
+        return max(commits, default=None, key=lambda one: (*_place(one), one.commit_id not in known))
 
     last = latest(told)
     whole = last if exactly_once or last is None else latest([one for one in told if one.commit_id != last.commit_id])
@@ -129,7 +147,8 @@ def recover(seen: Seen, *, exactly_once: bool) -> Recovery:
         return Recovery(Base.NOTHING, until=seen.told)  # f
     if kafka is None:
         told = seen.told
-        if told is None or told.next_offset < redis.next_offset or told.commit_id in {redis.commit_id, redis.previous_commit_id}:
+        known = {redis.commit_id, redis.previous_commit_id}
+        if told is None or _place(told) < _place(redis) or told.commit_id in known:
             return Recovery(Base.STATE, publishes=not (seen.outbox_told and exactly_once))  # e
         kafka = told  # e, as c
     if not kafka.commit_id:

@@ -83,7 +83,7 @@ class Reconciler:
             cursor, packed = self._scan(owned, data)
         members = self._members(data, packed)
         data = replace(data, reconcile_cursor=str(cursor or DONE), reconciled=data.reconciled + len(packed.id_bounds) - 1)
-        commit_id = tools.clock.token()
+        commit_id = owned.next_commit(tools.clock.token())
         mark = stamp(commit_id, owned.next_offset)
         names = tools.shelf.names(data.model)
         records = tools.changes.write_again(members, owned.number, owned.next_offset, names, mark, tools.clock.now_ms())

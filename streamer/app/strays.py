@@ -45,7 +45,7 @@ def part(tools: Tools, settings: Settings, owned: Owned, hands: Hands) -> None:
         owned.strays = deque(owned.settlement.strays(tools.store, owned.commit_id, tools.intake.plan).items())
         owned.settlement = None
     some = [owned.strays.popleft() for _ in range(min(settings.sweep_records, len(owned.strays)))]
-    commit_id, data = tools.clock.token(), replace(owned.data, strays=bool(owned.strays))
+    commit_id, data = owned.next_commit(tools.clock.token()), replace(owned.data, strays=bool(owned.strays))
     left = [_left(owned, customer, told) for customer, told in some]
     mark = stamp(commit_id, owned.next_offset)
     records = tools.changes.write_again(left, owned.number, owned.next_offset, tools.shelf.names(data.model), mark, tools.clock.now_ms())

@@ -211,7 +211,7 @@ class Worker:
         self._owned[owned.number] = owned
         owned.heard_s = self._tools.clock.monotonic_s()
         if owned.clears:
-            self._decisions.commit(owned, self._tools.clock.token(), owned.data)
+            self._decisions.commit(owned, owned.next_commit(self._tools.clock.token()), owned.data)
             if self._owned.get(owned.number) is not owned:
                 return
         if not owned.parting:
@@ -361,7 +361,7 @@ class Worker:
         due = [owned for owned in self._owned.values() if owned.data.scrub and owned.until is None and not owned.parting]
         for owned in due:
             if self._owned.get(owned.number) is owned and not (fetched.partition == owned.number).any():
-                self._decisions.commit(owned, self._tools.clock.token(), replace(owned.data, scrub=False))
+                self._decisions.commit(owned, owned.next_commit(self._tools.clock.token()), replace(owned.data, scrub=False))
 
     def _holds(self, commit: Commit) -> bool:
         """Tell whether a commit goes on from where this worker still is."""

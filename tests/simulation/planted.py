@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from streamer.app import assignment, decisions, journal, rebuild, worker
+from streamer.app import assignment, decisions, journal, protocol, rebuild, worker
 from streamer.app.assignment import Owned
 from streamer.app.commits import NO_PROFILES, commit_all
 from streamer.app.decisions import NOTHING, Decisions
@@ -302,8 +302,8 @@ BUGS = (
             worker,
             "decide",
             (
-                "[tools.clock.token() for _ in partitions]",
-                "[p.until.commit_id if p.until else tools.clock.token() for p in partitions]",
+                "[owned.next_commit(tools.clock.token(), end) for owned, end in zip(partitions, next_offsets, strict=True)]",
+                "[p.until.commit_id if p.until else p.next_commit(tools.clock.token(), end) for p, end in zip(partitions, next_offsets)]",
             ),
         ),
     ),
@@ -606,7 +606,14 @@ BUGS = (
         "without C an R that the output is ahead of is rebuilt (6e)",
         EXPIRY,
         20028,
-        edit(assignment, "recover", ("if told is None or told.next_offset < redis.next_offset", "if True")),
+        edit(assignment, "recover", ("if told is None or _place(told) < _place(redis)", "if True")),
+    ),
+    bug(
+        "unnumbered",
+        "of the commits at one offset that the output speaks of the latest is known by its number (6e)",
+        EXPIRY,
+        20325,
+        edit(protocol, "_place", (", number_of(commit.commit_id)", ", 0")),
     ),
     bug(
         "sent_in_part",

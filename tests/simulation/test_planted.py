@@ -16,9 +16,9 @@ pytestmark = pytest.mark.compiled  # whole jobs, over and over
 NAMES = [bug.name for bug in BUGS]
 QUICK_SEEDS_MAX = 600
 """From the seed that a bug names, which finds it unless schedules have changed; then one of these does."""
-STARTS = int(os.environ.get("SIMULATION_STARTS", "1"))
+STARTS = int(os.environ.get("SIMULATION_STARTS", "0"))
 FIRSTS = range(20_000, 20_000 * (1 + STARTS), 20_000)
-"""The table in docs/guarantees.md is of five: `SIMULATION_STARTS=5 make test-long`."""
+"""The table in docs/guarantees.md is of five: `SIMULATION_STARTS=5 make test-long`, which takes a quarter of an hour more."""
 CONTROL = int(os.environ.get("SIMULATION_CONTROL_SEEDS", "60"))
 
 
@@ -41,7 +41,7 @@ def test_without_a_bug_many_biased_schedules_come_to_what_they_must(profile: Pro
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("bug", BUGS, ids=NAMES)
+@pytest.mark.parametrize("bug", BUGS if STARTS else (), ids=NAMES if STARTS else ())
 def test_how_many_schedules_a_planted_bug_takes(bug: Bug, capsys: pytest.CaptureFixture[str]) -> None:
     """Print a row of the table in docs/guarantees.md."""
     taken = [find(bug, first) for first in FIRSTS]

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamer.app import journal
-from streamer.app.protocol import Seen, looked_back, recover
+from streamer.app.protocol import Seen, looked_back, number_of, numbered, recover
 from streamer.core.partition import PartitionData
 from streamer.core.ports import Committed, PartitionState
-from tests.simulation.model.values import FIRST_MODEL, NEXT_MODEL, Position
+from tests.simulation.model.values import FIRST_MODEL, NEXT_MODEL, NUMBERED, Position
 
 if TYPE_CHECKING:
     from streamer.app.protocol import Recovery
@@ -33,8 +33,14 @@ def recovered(cid: int, prev: int, nxt: int, c: Position, told: tuple[Position, 
     return recover(seen, exactly_once=exactly_once)
 
 
-def _id(number: int) -> str:
-    return str(number) if number else ""
+def _id(cid: int) -> str:
+    number, name = divmod(cid, NUMBERED)
+    return numbered(number, str(name)) if cid else ""
+
+
+def read_id(commit_id: str) -> int:
+    """Read what was put into the words of the real code."""
+    return number_of(commit_id) * NUMBERED + int(commit_id.partition(".")[2])
 
 
 @cache

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from streamer.app.protocol import Base, Recovery
-from tests.simulation.model.decisions import led_to, recovered, told_in
+from tests.simulation.model.decisions import led_to, read_id, recovered, told_in
 from tests.simulation.model.publishing import Publishing
 from tests.simulation.model.values import (
     ADOPTED,
@@ -20,6 +20,7 @@ from tests.simulation.model.values import (
     LETTERS,
     NEVER,
     NEXT_MODEL,
+    NUMBERED,
     TOPICS,
     Bounds,
     Call,
@@ -177,7 +178,7 @@ class Protocol(Publishing):
             yield from self._in_vain(s, i, p)
             return
         adopted = [e.record.version for e in s.output[p] if e.record.what == ADOPTED and not e.by]
-        until = Position(recovery.until.next_offset, int(recovery.until.commit_id)) if recovery.until else Position()
+        until = Position(recovery.until.next_offset, read_id(recovery.until.commit_id)) if recovery.until else Position()
         base = recovery.base
         if recovery.until and base is Base.STATE and "not_led_to" not in self.without and not led_to(tuple(adopted[:1]), r.data, r.nxt):
             base = Base.NOTHING
@@ -297,7 +298,7 @@ class Protocol(Publishing):
             yield from self._publish_first(s, i, p, nxt, data, records)
             return
         kept = tuple(one for one in records if topic(one) != LETTERS) if "letters_in_memory" in self.without else records
-        cid = part.until.cid if rebuilds and "id_first" in self.without else s.fresh_id()
+        cid = part.until.cid if rebuilds and "id_first" in self.without else s.fresh_id(0 if rebuilds else _number(part, nxt))
         call = Call(p, part.token, part.cid, Redis(0, cid, part.cid, nxt, data, kept))
         t = self._called(s, call)
         if t is None:
@@ -317,7 +318,7 @@ class Protocol(Publishing):
 
     def _publish_first(self, s: World, i: int, p: int, nxt: int, data: Data, records: Outbox) -> Iterator[Step]:
         part = s.workers[i].parts[p]
-        cid = s.fresh_id()
+        cid = s.fresh_id(_number(part, nxt))
         call = Call(p, part.token, part.cid, Redis(0, cid, part.cid, nxt, data, records))
         after = Part(Phase.UNSENT, part.token, cid, nxt, script=part.script, outbox=records, call=call)
         yield Step(i, "folds, and commits to Redis only later", s.part(i, p, after))
@@ -338,3 +339,8 @@ class Protocol(Publishing):
             yield Step(i, "reads back: somebody else has written", self._again(s, i, p))
         elif (t := self._called(s, call)) is not None:
             yield Step(i, "reads back: it was not applied, and sends it again", t.part(i, p, sent))
+
+
+def _number(part: Part, nxt: int) -> int:
+    """Count the commits at an offset, with the next one of a partition."""
+    return 1 + part.cid // NUMBERED if nxt == part.nxt else 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.simulation.model.values import ADOPTED, LETTER, NEXT_MODEL, SWEPT
+from tests.simulation.model.values import ADOPTED, LETTER, NEXT_MODEL, NUMBERED, SWEPT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,10 +31,10 @@ def _facts(s: World) -> list[str]:
     facts = []
     for p, (r, c, log) in enumerate(zip(s.redis, s.kafka, s.output, strict=True)):
         of = f" {p}" if several else ""
-        at = f"c{r.cid} after c{r.prev} at {r.nxt}" if r.cid else "no commit"
+        at = f"c{r.cid % NUMBERED} after c{r.prev % NUMBERED} at {r.nxt}" if r.cid else "no commit"
         model = f", model 2 from {r.data.at_offset}{'' if r.data.swept else ', sweeping'}" if r.data.model == NEXT_MODEL else ""
         facts.append(f"Redis{of}: {at}, owner t{r.owner}{model}" if r.owner else f"Redis{of}: nothing")
-        facts.append(f"Kafka{of}: c{c.cid} at {c.nxt}" if c.cid else f"Kafka{of}: no position")
+        facts.append(f"Kafka{of}: c{c.cid % NUMBERED} at {c.nxt}" if c.cid else f"Kafka{of}: no position")
         facts.append(f"output{of}: {', '.join(_entry(entry) for entry in log) or 'nothing'}")
     return facts
 

@@ -22,6 +22,8 @@ SPAN = 4
 LETTER, SWEPT, ADOPTED = 10, 20, 30
 """What a record is: the change of an event is known by its offset, its dead letter by 10 + offset, a sweep's change by 20 + customer."""
 CHANGES, LETTERS, JOURNAL = TOPICS = range(3)
+NUMBERED = 256
+"""A commit id is the commit's number among those at its offset, times this, and a name that no other has."""
 
 
 class Phase:
@@ -202,15 +204,15 @@ class World(NamedTuple):
         held = [part.call for w in self.workers for part in w.parts if part.call]
         return [*held, self.late] if self.late else held
 
-    def fresh_id(self) -> int:
-        """Choose a commit id that nobody knows."""
+    def fresh_id(self, number: int) -> int:
+        """Choose a commit id that nobody knows; `number` counts the commits at its offset."""
         known = [x for r in (*self.redis, *self.copy) for x in (r.cid, r.prev)]
         known += [c.cid for c in self.kafka]
         known += [x for call in self.calls() for x in (call.expected, call.redis.cid)]
         known += [x for w in self.workers for part in w.parts for x in (part.cid, part.until.cid)]
         known += [one.position.cid for w in self.workers for one in w.publications if one]
         known += [entry.stamp.cid for log in self.output for entry in log]
-        return 1 + max(known)
+        return number * NUMBERED + 1 + max(cid % NUMBERED for cid in known)
 
     def fresh_token(self) -> int:
         """Choose an owner token that nobody knows."""
@@ -340,6 +342,16 @@ class Names(dict[object, int]):
         return number
 
 
+class Ids(Names):
+    """Numbers commit ids, whose own numbers are no mere names."""
+
+    def __missing__(self, thing: object) -> int:
+        """Give an id the next number."""
+        assert isinstance(thing, int)
+        number = self[thing] = NUMBERED * (thing // NUMBERED) + len(self)
+        return number
+
+
 class Keys:
     """Makes keys of states: equal for the same state under other names, and for no other state."""
 
@@ -353,7 +365,7 @@ class Keys:
         slot = [0] * (1 + len(order))
         for seat, i in enumerate(order, 1):
             slot[i + 1] = seat
-        ids, tokens, value = Names(), Names(), self._values
+        ids, tokens, value = Ids(), Names(), self._values
         flat = [*s.budget, *(slot[i + 1] for i in s.assigned), len(s.copy)]
         for r in (*s.redis, *s.copy):
             flat += (tokens[r.owner], ids[r.cid], ids[r.prev], r.nxt, value[r.data], value[r.outbox])
