@@ -211,7 +211,7 @@ def _night(case: Case, replay: Replay, policy: Policy, at: int) -> ModelVersion:
     learned = replace(replay.version, centroids=_with(replay.version, in_deviations(replay.centroids)))
     seen = replay.look(at)
     points = points_of(_frame(case.log, seen), seen.eligible, [f.transform for f in declaration.features])
-    if policy.night == "same scale":
+    if policy.night == "warm":
         points = replace(points, scaling=learned.scaling, vectors=old_votes(learned, points.values))
     numbers, following = numbers_of(learned)
     old = fixed_old(learned, points.scaling)

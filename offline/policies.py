@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Learning: TypeAlias = Literal["one vote", "river", "none"]
-Night: TypeAlias = Literal["warm", "same scale", "cold"]
+Night: TypeAlias = Literal["warm", "new scale", "cold"]
 HALFLIFE = 0.5  # river's own default: the share of the way that a centre moves to each event
 
 
@@ -45,8 +45,8 @@ POLICIES = (
     Policy("no-sweep", "time moves with a customer's own events only", sweeps=False),
     Policy("frozen", "nothing is learned", learning="none"),
     Policy("river", "river's rule: every event moves the nearest centre", learning="river"),
-    Policy("reseed", "a warm re-fit every night", night="warm"),
-    Policy("reseed-same-scale", "a warm re-fit every night, with the first model's clip and scale", night="same scale"),
+    Policy("reseed", "a warm re-fit every night, with the first model's clip and scale", night="warm"),
+    Policy("reseed-new-scale", "a warm re-fit every night, with clip and scale of that night", night="new scale"),
     Policy("reseed-cold", "a fit from nothing every night, matched to the segments before", night="cold"),
 )
 USUAL = ("default", "no-margin", "no-dwell", "no-sweep", "frozen", "river", "reseed")

@@ -134,7 +134,7 @@ def test_every_policy_measures_every_day_and_they_differ(browsing: Case) -> None
     assert {1} == {round(sum(day.share.values()), 9) for one in found.values() for day in one.days}
     figures = [[(day.changes, day.wcss_ratio, day.share) for day in one.days] for one in found.values()]
     assert all(figures.index(one) == n for n, one in enumerate(figures))
-    assert {"reseed", "reseed-same-scale", "reseed-cold"} == {name for name, one in found.items() if one.days[0].relabelled is not None}
+    assert {"reseed", "reseed-new-scale", "reseed-cold"} == {name for name, one in found.items() if one.days[0].relabelled is not None}
     assert (found["river"].mean("wcss_ratio") or 0) > (found["default"].mean("wcss_ratio") or 9)
     assert found["default"].changes <= found["nearest"].changes
     assert "decay" not in found["no-sweep"].causes
