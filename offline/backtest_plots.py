@@ -124,7 +124,7 @@ def over_time(
     """Draw one panel a title, one line a policy, each named at its end; `level` is drawn across with its name."""
     axes, save = _figure(len(panels), path, ("png",))
     for one_axes, (title, lines) in zip(axes, panels.items(), strict=True):
-        ends = _apart([float(line.values[-1]) for line in lines], log=log)
+        ends = _apart([line.values for line in lines], log=log)
         for line, end in zip(lines, ends, strict=True):
             one_axes.plot(_dates(line.at), line.values, color=line.color, linewidth=1.8, linestyle="--" if line.dashed else "-")
             place = (1.01, end)
@@ -172,10 +172,11 @@ def by_value(
     return save()
 
 
-def _apart(ends: Sequence[float], *, log: bool) -> list[float]:
-    """Move the ends of lines apart, so that the names there do not cover each other."""
-    values = np.log(ends) if log else np.array(ends, np.float64)
-    room = 0.07 * max(float(np.ptp(values)), 1e-9)
+def _apart(lines: Sequence[Sequence[float]], *, log: bool) -> list[float]:
+    """Give the ends of a panel's lines moved apart, so that the names there do not cover each other."""
+    drawn = [np.log(line) if log else np.array(line, np.float64) for line in lines]
+    values = np.array([line[-1] for line in drawn])
+    room = 0.07 * max(float(np.ptp(np.concatenate(drawn))), 1e-9)
     order = np.argsort(values)
     for before, after in pairwise(order):
         values[after] = max(values[after], values[before] + room)
