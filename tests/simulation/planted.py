@@ -396,7 +396,7 @@ BUGS = (
         "not_restacked",
         "sums are laid out anew when some of the partitions folded into them did not commit",
         REPLIES,
-        40011,
+        40255,
         edit(Worker, "carry_out", ("if not whole or self._sums is not folded_into:", "if False:")),
     ),
     bug(
@@ -428,7 +428,7 @@ BUGS = (
         "journal_followed_late",
         "a rebuild takes each of the journal's decisions at its offset (7b)",
         LOSSES,
-        40003,
+        40056,
         edit(Owned, "limit", ("self.script[0].at_offset if self.script else NO_LIMIT", "NO_LIMIT")),
     ),
     bug(
