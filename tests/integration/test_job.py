@@ -159,9 +159,10 @@ def test_a_run_that_follows_the_journal_repeats_changes_and_sums_to_the_byte(job
     try:
         with wiring.Watcher(first.config) as watcher:
             first.wait("the first model", lambda: watcher.settled(watcher.states(), least=1))
-        for begin in range(8000, 20_000, 1500):
-            first.send(events[begin : begin + 1500])
-            time.sleep(0.4)  # epochs come in between
+        for begin in range(8000, 20_000, 3000):
+            epoch = max(state.epoch for state in first.states())
+            first.send(events[begin : begin + 3000])
+            first.wait("an epoch in between", lambda epoch=epoch: max(state.epoch for state in first.states()) > epoch)
         first.wait_done()
     finally:
         for process in processes:
