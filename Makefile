@@ -47,7 +47,8 @@ fuzz: $(VENV)/.fuzz  ## hostile records, led by the coverage of the uncompiled d
 # `make bench BENCH=--quick` goes through all of them in a few minutes, to see that they run.
 bench: $(VENV)/.bench $(VENV)/.quix  ## the benchmarks, one after the other
 	@set -e; for script in tests/bench/bench_*.py; do \
-	  [ -e "$$script" ] || { echo "no benchmarks yet"; exit 0; }; echo "== $$script"; $(BIN)/python "$$script" $(BENCH); done
+	  echo "== $$script"; $(BIN)/python "$$script" $(BENCH); done; \
+	  echo "== tests/bench/bench_latency.py --transactions off"; $(BIN)/python tests/bench/bench_latency.py --transactions off $(BENCH)
 
 lint: $(VENV)/.dev  ## ruff, mypy and the direction of imports
 	$(BIN)/ruff check .

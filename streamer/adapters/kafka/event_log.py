@@ -260,8 +260,8 @@ class KafkaEventLog:
 
     def _take(self, records_max: int, wait_s: float, gather_s: float) -> list[Message]:
         try:
-            # What is there came while the last batch was worked on, and has waited enough. `consume` waits its whole time for less than
-            # all.
+            # What is there came while the last batch was worked on, and has waited enough. `consume` waits its whole time unless it gets
+            # all that it may.
             messages: list[Message] = self._consumer.consume(records_max, 0)
             if messages:
                 return messages
