@@ -245,7 +245,7 @@ class Replay:
         sums = stack_sums([self._data], judge)
         watermark, tally = np.array([self._data.watermark], np.int64), np.zeros((1, TALLIES), np.int64)
         swept = np.arange(len(who) if sweep else 0, dtype=np.int32)
-        changes, n = fold(plan, judge, sums, work, rows, swept, np.zeros(len(swept), np.int32), 0, watermark, tally)
+        changes, n, _ = fold(plan, judge, sums, work, rows, swept, np.zeros(len(swept), np.int32), 0, watermark, tally)
         learned = None if self._data.centroids is None else unstack_sums(sums, 0, len(self._data.centroids))
         self._data = replace(self._data, watermark=int(watermark[0]), learned=learned)
         data, ends = pack(plan, work, np.arange(len(who)))

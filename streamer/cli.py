@@ -48,6 +48,10 @@ COMMANDS = {
         "streamer.app.erase_command",
         "Erase a customer: profile, vote and later events, with a notice and a tombstone for subscribers.",
     ),
+    "merge": Command(
+        "streamer.app.merge_command",
+        "Merge a customer's id into another: what is known of the one becomes the other's, and so do the events still to come.",
+    ),
     "ingest": Command(
         "streamer.app.ingest_command",
         "Turn a file of rows into events by a mapping and send them, each customer's in the order of their time.",

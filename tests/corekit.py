@@ -185,7 +185,9 @@ class Stream:
         slot = {key: u for u, key in enumerate(names)}
         rows = as_rows(self.declaration, events, slot)
         start = np.searchsorted([part for part, _ in names], np.arange(self.parts + 1))
-        heeded = heed(self.rule, rows, Customers(*joined([name.encode() for _, name in names]), start), self.erased)
+        heeded = heed(
+            self.rule, rows, np.arange(len(rows.slot)), Customers(*joined([name.encode() for _, name in names]), start), self.erased, {}
+        )
         rows = rows._replace(**{name: np.ascontiguousarray(getattr(rows, name)[..., heeded.kept]) for name in rows._fields})
         self.erased, self.refused = heeded.erased, self.refused + int(heeded.refused.sum())
         extra = np.bincount(rows.slot, minlength=len(names)).astype(np.int64)
@@ -196,7 +198,7 @@ class Stream:
         watermark = np.array([d.watermark for d in data], np.int64)
         tally = np.zeros((self.parts, TALLIES), np.int64)
         numbers = (np.array([slot[key] for key in sweep], np.int32), np.array([part for part, _ in sweep], np.int32))
-        changes, n = folding.fold(self.plan, judge, sums, work, rows, *numbers, self.era, watermark, tally)
+        changes, n, _ = folding.fold(self.plan, judge, sums, work, rows, *numbers, self.era, watermark, tally)
         self.profiles |= dict(zip(names, closed(self.plan, work), strict=True))
         self.profiles = {key: body for key, body in self.profiles.items() if body}
         for i, d in enumerate(data):

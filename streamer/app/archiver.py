@@ -298,7 +298,7 @@ class Archiver:
             return taken.record
         slot, customers = group(taken.values, taken.id_start, taken.id_length, taken.id_hash, taken.rows.part, self._partitions)
         erased = [held[p].erased if p in held else NOBODY for p in range(self._partitions)]
-        heeded = heed(self._settings.erasure, taken.rows._replace(slot=slot), customers, erased)
+        heeded = heed(self._settings.erasure, taken.rows._replace(slot=slot), taken.record, customers, erased, taken.said)
         for number, one in held.items():
             one.erased = heeded.erased[number]
         return taken.record[heeded.kept]

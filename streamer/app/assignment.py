@@ -22,6 +22,7 @@ from streamer.app.quarantine import Attempts
 from streamer.core import outbox
 from streamer.core.erasure import same_key
 from streamer.core.errors import Corrupt, LostOwnership, Misconfigured, Unavailable
+from streamer.core.merging import Redirects
 from streamer.core.partition import BEGINS, DONE, PartitionData, digest, unpack_erased, unpack_state
 from streamer.core.ports import Committed, OffsetOutOfRange, Topic
 
@@ -206,7 +207,7 @@ def _owned(
 ) -> Owned:
     """Begin from what the recovery says; a sweep begins anew, since another server counts its cursor otherwise."""
     if recovery.base is Base.STATE:
-        data = _with_erased(tools, settings, partition, _data(partition, state, declaration))
+        data = _with_redirects(tools, partition, _with_erased(tools, settings, partition, _data(partition, state, declaration)))
         data = replace(data, rebuilding=recovery.until is not None, cursor=data.cursor if data.swept else BEGINS)
         if recovery.until is not None:  # a slice of it may have been published by nobody
             data = replace(data, reconcile="", reconcile_cursor=DONE, reconciled=0)
@@ -263,6 +264,17 @@ def _with_erased(tools: Tools, settings: Settings, partition: int, data: Partiti
         message = f"what Redis keeps of the erased customers of partition {partition} is not of its state: it changed meanwhile"
         raise Unavailable(message)
     return replace(data, erased=erased)
+
+
+def _with_redirects(tools: Tools, partition: int, data: PartitionData) -> PartitionData:
+    """Read whose events are sent on."""
+    if not data.redirects_digest:
+        return data
+    redirects = Redirects.unpack(tools.store.redirects(partition))
+    if redirects.digest() != data.redirects_digest:
+        message = f"what Redis keeps of the merged customers of partition {partition} is not of its state: it changed meanwhile"
+        raise Unavailable(message)
+    return replace(data, redirects=redirects)
 
 
 def _data(partition: int, state: PartitionState, declaration: Declaration) -> PartitionData:

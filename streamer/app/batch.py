@@ -13,8 +13,9 @@ import numpy as np
 from streamer.core.columns import read_only
 from streamer.core.erasure import heed, make_rule
 from streamer.core.errors import Corrupt
-from streamer.core.fold import ERASE, TALLIES, Changes, fold
+from streamer.core.fold import ERASE, MERGED, TALLIES, Changes, fold
 from streamer.core.intake import Customers, group, hash_ids
+from streamer.core.merging import NO_REDIRECTS, Merges, direct
 from streamer.core.ports import Packed
 from streamer.core.profile import CORRUPT, OTHER_VERSION, pack, unpack
 
@@ -23,19 +24,30 @@ if TYPE_CHECKING:
 
     from streamer.app.intake import Taken
     from streamer.app.logs import Pseudonyms
-    from streamer.core.columns import I64, U8, U64
+    from streamer.core.columns import I64, U8, U64, Bool
     from streamer.core.erasure import Rule
-    from streamer.core.fold import Judge, Rows, Sums
+    from streamer.core.fold import Away, Judge, Rows, Sums
+    from streamer.core.merging import Redirects
     from streamer.core.plan import Plan
+    from streamer.core.profile import Work
 
     Load: TypeAlias = Callable[[Sequence[int], Sequence[tuple[U8, I64]]], list[Packed]]
+
+
+class Sent(NamedTuple):
+    """What is sent on to another customer: a record of the batch, or the profile that one of them takes away."""
+
+    part: int
+    record: int
+    customer: bytes
+    away: Away | None
 
 
 @dataclass(frozen=True, slots=True)
 class Folded:
     """What a batch came to: the rows that count, the customers, their changes and their new profiles."""
 
-    rows: Rows  # of the batch, without those of erased customers that are refused
+    rows: Rows  # of the batch, without those of erased customers that are refused, and those that are sent on
     customers: Customers
     changes: Changes
     changed: int
@@ -44,6 +56,8 @@ class Folded:
     erasures: I64  # (p,) commands to erase somebody that were carried out
     refused: I64  # (p,) rows refused because their customer was erased
     erased: Sequence[U64]  # (p,) the keyed hashes of all who were erased and are refused
+    sent: list[Sent]  # in the order of the log
+    redirects: Sequence[Redirects]  # (p,) whose events are sent on
 
     def profiles(self, part: int) -> Packed:
         """Give one partition's new profiles."""
@@ -72,6 +86,7 @@ def joined(packs: Sequence[Packed]) -> Packed:
 
 
 ACCEPT = make_rule(None, refuse=False)
+WEEK_MS = 7 * 86_400_000
 
 
 class Parts(NamedTuple):
@@ -84,6 +99,8 @@ class Parts(NamedTuple):
     era: int
     erased: Sequence[U64]  # (p,) the keyed hashes of those who were erased before
     rule: Rule = ACCEPT  # how these are treated
+    redirects: Sequence[Redirects] = ()  # (p,) whose events are sent on; none where it is empty
+    redirect_ms: int = WEEK_MS
     pseudonyms: Pseudonyms | None = None  # how an error names a customer; else it names nobody
 
 
@@ -104,22 +121,48 @@ def fold_batch(plan: Plan, parts: Parts, taken: Taken, swept: Mapping[int, Packe
     found = [i for i in range(len(numbers)) if customers.start[i + 1] > customers.start[i]]
     loaded = joined(load([numbers[i] for i in found], [customers.of(i) for i in found]))
     events = len(taken.rows.slot)
-    rows = taken.rows._replace(slot=slot[:events])
-    heeded = heed(parts.rule, rows, customers, parts.erased)
-    if heeded.refused.any():
-        rows = rows._replace(**{name: getattr(rows, name)[..., heeded.kept] for name in rows._fields})
+    rows, record = taken.rows._replace(slot=slot[:events]), taken.record
+    heeded = heed(parts.rule, rows, record, customers, parts.erased, taken.said)
+    rows, record = _only(rows, record, heeded.kept)
+    merges = Merges(parts.redirect_ms, taken.said, taken.hops)
+    directed = direct(merges, parts.rule, rows, record, customers, parts.redirects or [NO_REDIRECTS] * len(numbers))
+    rows, record = _only(rows, record, directed.kept)
+    brought, room = _brought(plan, rows, record, taken)
     extra = np.bincount(rows.slot, minlength=len(customers.id_bounds) - 1).astype(np.int64)
+    np.add.at(extra, rows.slot[rows.type == MERGED], room)
     work = unpack(plan, read_only(loaded.values), loaded.bounds, extra)
     bad = np.flatnonzero((work.found == OTHER_VERSION) | (work.found == CORRUPT))
     if len(bad):
         raise _unreadable(parts.pseudonyms, customers, int(bad[0]), int(work.found[bad[0]]))
     tally = np.zeros((len(numbers), TALLIES), np.int64)
     swept_slot, swept_part = slot[events:], part[events:]
-    changes, changed = fold(plan, parts.judge, parts.sums, work, rows, swept_slot, swept_part, parts.era, parts.watermark, tally)
+    changes, changed, away = fold(
+        plan, parts.judge, parts.sums, work, rows, swept_slot, swept_part, parts.era, parts.watermark, tally, brought
+    )
     values, bounds = pack(plan, work, np.arange(len(extra)))
     packed = Packed(customers.ids, customers.id_bounds, values, bounds)
     erasures = np.bincount(rows.part[rows.type == ERASE], minlength=len(numbers))
-    return Folded(rows, customers, changes, changed, packed, tally, erasures, heeded.refused, heeded.erased)
+    taken_away = {int(record[row]): one for row, one in away.items()}
+    sent = [Sent(*one[:3], taken_away.get(one.record)) for one in directed.sent if not one.command or one.record in taken_away]
+    return Folded(rows, customers, changes, changed, packed, tally, erasures, heeded.refused, heeded.erased, sent, directed.redirects)
+
+
+def _only(rows: Rows, record: I64, kept: Bool) -> tuple[Rows, I64]:
+    """Leave rows out."""
+    if kept.all():
+        return rows, record
+    return rows._replace(**{name: getattr(rows, name)[..., kept] for name in rows._fields}), record[kept]
+
+
+def _brought(plan: Plan, rows: Rows, record: I64, taken: Taken) -> tuple[Work | None, I64]:
+    """Unpack the profiles that rows bring, and count the tiles of each, by days or by hours, whichever are more."""
+    merged = np.flatnonzero(rows.type == MERGED)
+    if not len(merged):
+        return None, np.zeros(0, np.int64)
+    profiles = [taken.said[one] for one in record[merged].tolist()]
+    bounds = np.cumsum([0, *map(len, profiles)], dtype=np.int64)
+    work = unpack(plan, read_only(np.frombuffer(b"".join(profiles), np.uint8)), bounds, np.zeros(len(profiles), np.int64))
+    return work, np.maximum(work.days.count, work.hours.count).astype(np.int64)
 
 
 def _number(taken: Taken, swept: Mapping[int, Packed], parts: int) -> tuple[np.ndarray, np.ndarray, Customers]:

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from streamer.app import journal, letters
+from streamer.app import journal, letters, merging
 from streamer.app.changes import Written
 from streamer.core import outbox
 from streamer.core.columns import Fetched
 from streamer.core.errors import Unavailable
-from streamer.core.fold import PASSED
+from streamer.core.fold import MERGED, PASSED
 from streamer.core.partition import Learned, PartitionData, pack_erased, pack_state, unstack_sums
 from streamer.core.plan import hourly
-from streamer.core.ports import Commit, Committed, Outcome, OutRecord, Packed
+from streamer.core.ports import Commit, Committed, Outcome, OutRecord, Packed, Topic
 from streamer.core.reasons import Reason
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def decide(tools: Tools, settings: Settings, partitions: Sequence[Owned], sums: 
     folded, rows = batch.folded, batch.folded.rows
     refusals = _letters(batch.fetched, batch.taken, settings.topic)
     began = np.full(len(partitions), np.iinfo(np.int64).max)
-    timed = (rows.type >= 0) | (rows.type == PASSED)
+    timed = (rows.type >= 0) | (rows.type == PASSED) | (rows.type == MERGED)
     np.minimum.at(began, rows.part[timed], rows.time[timed])
     ends = np.full(settings.partitions, -1, np.int64)
     np.maximum.at(ends, batch.fetched.partition, batch.fetched.offset + 1)
@@ -109,7 +109,9 @@ def decide(tools: Tools, settings: Settings, partitions: Sequence[Owned], sums: 
         refused = [] if owned.until else refusals.get(number, [])
         refused = [letter._replace(headers=(*letter.headers, *stamps[number])) for letter in refused]
         passed_over = _passed_over(owned, batch)
-        refused += [record._replace(headers=stamps[number]) for record in _quarantines(tools, settings, owned, passed_over, commit_ids[i])]
+        also = refused + [r._replace(headers=stamps[number]) for r in _quarantines(tools, settings, owned, passed_over, commit_ids[i])]
+        if folded.sent and owned.until is None and settings.sends_on:
+            also += [r._replace(headers=(*r.headers, *stamps[number])) for r in _sent_on(tools, settings, owned, batch, i, commit_ids[i])]
         changes = written.get(number, NOTHING_WRITTEN)
         data = replace(
             owned.data.passing(passed_over),
@@ -122,10 +124,14 @@ def decide(tools: Tools, settings: Settings, partitions: Sequence[Owned], sums: 
         if folded.erased[i] is not owned.data.erased:
             data = data.erasing(settings.erasure.key_name, folded.erased[i])
             erased = pack_erased(data.erased)
-        body = pack_state(data), outbox.pack(refused, changes.packed), folded.profiles(i)
-        commit = Commit(number, owned.token, owned.commit_id, commit_ids[i], next_offset, *body, {}, owned.clears, erased)
+        redirects = None
+        if folded.redirects[i] is not owned.data.redirects:
+            data = data.redirecting(folded.redirects[i])
+            redirects = data.redirects.pack()
+        body = pack_state(data), outbox.pack(also, changes.packed), folded.profiles(i)
+        commit = Commit(number, owned.token, owned.commit_id, commit_ids[i], next_offset, *body, {}, owned.clears, erased, redirects)
         commits.append((commit, data))
-        published += [*changes.records, *refused]
+        published += [*changes.records, *also]
     return Decided(commits, published, told)
 
 
@@ -148,6 +154,21 @@ def _quarantines(tools: Tools, settings: Settings, owned: Owned, offsets: Sequen
         return []
     entries = [journal.quarantine_entry(owned.data, offset) for offset in offsets if offset != owned.passed_over]
     return [journal.record(entry, owned.number, commit_id, tools.clock.now_ms(), settings.journal_schema) for entry in entries]
+
+
+def _sent_on(tools: Tools, settings: Settings, owned: Owned, batch: FoldedBatch, i: int, commit_id: str) -> list[OutRecord]:
+    """Write what merges send on, and an entry of the journal, so that the end of the output tells of this commit whatever else it tells."""
+    sent = [one for one in batch.folded.sent if one.part == i]
+    if not sent:
+        return []
+    schema_id = tools.events_schema()
+    records = []
+    for one in sent:
+        value = merging.written(merging.sent_on(batch.taken, batch.fetched, one), schema_id)
+        place = settings.place(one.customer, settings.partitions)
+        records.append(OutRecord(Topic.EVENTS, place, one.customer, value, ((merging.SOURCE, b"%d" % owned.number),)))
+    entry = journal.sent_entry(owned.data, int(batch.fetched.offset[sent[-1].record]))
+    return [*records, journal.record(entry, owned.number, commit_id, tools.clock.now_ms(), settings.journal_schema)]
 
 
 def _learned(data: PartitionData, sums: Sums, i: int) -> Learned | None:

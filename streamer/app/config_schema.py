@@ -303,6 +303,26 @@ class Erasure:
 
 
 @dataclass(frozen=True, slots=True)
+class Merge:
+    """What becomes of the events of a customer who was merged into another."""
+
+    redirect_s: Annotated[
+        int,
+        Setting(
+            kinds.duration("s", 0, 365 * DAY_S),
+            "How long after a merge, in event time, events of the old id are sent on to the new one. The same for every worker.",
+        ),
+    ] = 7 * DAY_S
+    sends: Annotated[
+        bool,
+        Setting(
+            kinds.boolean(),
+            "Whether workers send on what merges take away and redirect. Of several applications that read one topic of events, one does.",
+        ),
+    ] = True
+
+
+@dataclass(frozen=True, slots=True)
 class Journal:
     """What earlier runs decided."""
 
@@ -408,6 +428,7 @@ class Config:
         ),
     ] = "on"
     erasure: Erasure = field(default_factory=Erasure)
+    merge: Merge = field(default_factory=Merge)
     journal: Journal = field(default_factory=Journal)
     history: History = field(default_factory=History)
     log: Log = field(default_factory=Log)

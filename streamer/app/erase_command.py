@@ -63,17 +63,16 @@ def send(config: Config, customer_id: str) -> int:
         Unavailable: Kafka or the schema registry doesn't answer.
 
     """
-    import schemas
     from streamer.app.clock import SystemClock
-    from streamer.app.erasing import EVENT, commands
-    from streamer.app.wiring import event_producer, input_partitions, schema_source
+    from streamer.app.erasing import commands
+    from streamer.app.wiring import event_producer, events_schema, input_partitions, schema_source
     from streamer.core.errors import BadInput
 
     if not 0 < len(customer_id.encode()) <= config.limits.customer_id_bytes_max:
         message = f"an id has 1 to {config.limits.customer_id_bytes_max} bytes, this one {len(customer_id.encode())}: check it"
         raise BadInput(message)
     partitions = input_partitions(config)
-    schema_id = schema_source(config).register(f"{config.topics.events}-value", schemas.text(EVENT, schemas.latest(EVENT)))
+    schema_id = events_schema(config, schema_source(config))
     producer = event_producer(config)
     try:
         producer.send(commands(customer_id, partitions, schema_id, SystemClock().now_ms()))

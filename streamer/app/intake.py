@@ -7,9 +7,12 @@ written again in our own schema, and decoded like the rest, so there is one path
 
 from __future__ import annotations
 
+import binascii
+from base64 import b64decode
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import numpy as np
@@ -19,14 +22,18 @@ from streamer.adapters.avro import codec, wire
 from streamer.adapters.avro.writer_schemas import SchemaRefused
 from streamer.core import intake
 from streamer.core.avro_schema import NotCovered
+from streamer.core.columns import read_only
 from streamer.core.decoding import decode, new_decoded
-from streamer.core.fold import ERASE
+from streamer.core.fold import ERASED, MERGE, MERGED
 from streamer.core.history import with_whole_events
 from streamer.core.opcodes import compile_program
 from streamer.core.plan import plan
+from streamer.core.profile import CLOCK, PRESENT, unpack
 from streamer.core.reasons import Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from streamer.adapters.avro.writer_schemas import WriterSchema, WriterSchemas
     from streamer.core.columns import I16, I32, I64, U8, U64, Bool, Decoded, Fetched
     from streamer.core.declaration import Declaration
@@ -35,6 +42,13 @@ if TYPE_CHECKING:
 
 EVENT = "behaviour_event"
 READINGS_MAX = 256
+# Arguments among an event's properties: whom a command merges the customer into, the packed profile of one who was merged, and how often an
+# event was sent on.
+INTO, PROFILE, HOPS = "into", "profile", "$hops"
+
+
+def _nothing(record: int) -> dict[str, Any]:
+    raise IndexError(record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +62,13 @@ class Taken:
     id_start: I64  # (rows,)
     id_length: I32  # (rows,)
     id_hash: U64  # (rows,)
+    said: Mapping[int, bytes] = field(default_factory=dict)  # by record: whom a MERGE is into, the profile that a MERGED brings
+    event: Callable[[int], dict[str, Any]] = _nothing  # decodes a valid record whole
+
+    def hops(self, record: int) -> int:
+        """Tell how often a record was sent on."""
+        digits = self.event(record)["properties"].get(HOPS, "0")
+        return int(digits) if digits.isdecimal() and digits.isascii() else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,19 +156,50 @@ class Intake:
                 rewritten.extend(self._rewrite(fetched, openings, found[out.status[found] == Reason.OK], writer, out.status))
         values = self._decode_rewritten(values, rewritten, out)
         rows, record = intake.take(self.plan, self._wanted, self._limits, values, out, part, fetched.offset, fetched.timestamp)
-        if len(rows.type) and rows.type.min() < ERASE:
-            rows, record = self._ours_alone(rows, record, openings, out)
+        event = partial(self._event, fetched, openings)
+        said: dict[int, bytes] = {}
+        if len(rows.type) and rows.type.min() <= MERGE:
+            written = np.array([schema_id == self.own_id for schema_id in openings.ids], np.bool_)
+            foreign = (rows.type <= ERASED) & ~written[openings.writer[record]]
+            out.status[record[foreign]] = Reason.UNKNOWN_COMMAND  # only history has these
+            said = self._said(rows, record, event, out.status)
+            kept = np.flatnonzero(out.status[record] == Reason.OK)
+            rows = rows._replace(**{name: np.ascontiguousarray(getattr(rows, name)[..., kept]) for name in rows._fields})
+            record = record[kept]
         column = intake.CUSTOMER_ID
         ids = out.cells[column][record], out.lengths[column][record], out.hashes[column][record]
-        return Taken(rows, record, out.status, values, *ids), out
+        return Taken(rows, record, out.status, values, *ids, said, event), out
 
-    def _ours_alone(self, rows: Rows, record: I64, openings: wire.Openings, out: Decoded) -> tuple[Rows, I64]:
-        """Refuse commands that only history has, from anybody else."""
-        written = np.array([schema_id == self.own_id for schema_id in openings.ids], np.bool_)
-        foreign = (rows.type < ERASE) & ~written[openings.writer[record]]
-        out.status[record[foreign]] = Reason.UNKNOWN_COMMAND
-        kept = np.flatnonzero(~foreign)
-        return rows._replace(**{name: np.ascontiguousarray(getattr(rows, name)[..., kept]) for name in rows._fields}), record[kept]
+    def _said(self, rows: Rows, record: I64, event: Callable[[int], dict[str, Any]], status: I16) -> dict[int, bytes]:
+        """Read what the commands of merges say, by record; sets `status` of those that say nothing of use."""
+        said: dict[int, bytes] = {}
+        for row in np.flatnonzero((rows.type == MERGE) | (rows.type == MERGED)).tolist():
+            i = int(record[row])
+            given = event(i)
+            if rows.type[row] == MERGE:
+                found = given["properties"].get(INTO, "").encode()
+                good = 0 < len(found) <= self._limits.customer_id_bytes_max and found != given["customer_id"].encode()
+            else:
+                found = b""
+                with suppress(binascii.Error, ValueError):
+                    found = b64decode(given["properties"].get(PROFILE, ""), validate=True)
+                good = self._is_profile(found, int(rows.time[row]))
+            if good:
+                said[i] = found
+            else:
+                status[i] = Reason.BAD_MERGE
+        return said
+
+    def _is_profile(self, packed: bytes, clock: int) -> bool:
+        """Tell whether bytes are a profile of this feature version with that clock."""
+        work = unpack(self.plan, read_only(np.frombuffer(packed, np.uint8)), np.array([0, len(packed)], np.int64), np.zeros(1, np.int64))
+        return bool(work.found[0] == PRESENT and work.head[0, CLOCK] == clock)
+
+    def _event(self, fetched: Fetched, openings: wire.Openings, i: int) -> dict[str, Any]:
+        """Read a valid record whole."""
+        schema_id = openings.ids[openings.writer[i]]
+        writer = codec.published(EVENT, latest(EVENT)) if schema_id == self.own_id else self._schemas.get(schema_id)
+        return codec.decode_one(fetched.values[openings.body[i] : fetched.bounds[i + 1]], writer, EVENT)
 
     def _reading(self, schema_id: wire.SchemaId, writer: WriterSchema) -> Reading | None:
         """Compile a writer's schema once; None where its records can't be held to the rules."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ENTRY = "journal_entry"
 VERSION, EPOCH, QUARANTINE, TICK = "version", "epoch", "quarantine", "tick"
+SENT = "sent"
+"""No decision: that a commit sent customers' events on, which no other output of the partition need tell of."""
 ADOPTIONS = (VERSION, EPOCH)
 
 
@@ -88,8 +90,13 @@ def quarantine_entry(data: PartitionData, at_offset: int) -> Entry:
     return Entry(QUARANTINE, at_offset, data.watermark, data.model, data.epoch, b"")
 
 
+def sent_entry(data: PartitionData, at_offset: int) -> Entry:
+    """Record that events were sent on, the last of them that at an offset."""
+    return Entry(SENT, at_offset, data.watermark, data.model, data.epoch, b"")
+
+
 def read(records: Iterable[LogRecord]) -> list[Entry]:
-    """Read entries, dropping repetitions: the journal may hold an entry twice in at-least-once mode.
+    """Read decisions, dropping repetitions: the journal may hold an entry twice in at-least-once mode.
 
     Adoptions grow in their epochs, ticks in time.
     """
@@ -110,6 +117,8 @@ def read(records: Iterable[LogRecord]) -> list[Entry]:
             if entry.as_of > ticked:
                 ticked = entry.as_of
                 entries.append(entry)
+        elif entry.kind == SENT:
+            continue
         elif entry.kind not in ADOPTIONS:
             entries.append(entry)  # who follows must stop there
         elif entry.epoch > adopted:

@@ -60,6 +60,8 @@ METRICS = (
     Definition("streamer_events_late_total", "counter", (), "Events that came after a later one of the same customer."),
     Definition("streamer_erasures_total", "counter", (), "Commands to erase a customer that were carried out, in each partition anew."),
     Definition("streamer_events_erased_total", "counter", (), "Events refused because their customer was erased."),
+    Definition("streamer_merges_total", "counter", (), "Profiles that joined the customer whom theirs was merged into."),
+    Definition("streamer_events_redirected_total", "counter", (), "Events sent on to the customer whom theirs was merged into."),
     Definition("streamer_changes_total", "counter", ("cause",), "Segment changes that were published, by cause."),
     Definition("streamer_dead_letters_total", "counter", ("reason",), "Records refused and published as dead letters, by reason."),
     Definition("streamer_commits_total", "counter", ("outcome",), "Commits of partitions to Redis, by outcome."),
@@ -284,6 +286,8 @@ class Metrics(Collector):
         self._add("streamer_events_late_total", counted.late)
         self._add("streamer_erasures_total", counted.erasures)
         self._add("streamer_events_erased_total", counted.erased)
+        self._add("streamer_merges_total", counted.merges)
+        self._add("streamer_events_redirected_total", counted.redirected)
         for cause in np.flatnonzero(counted.causes).tolist():
             self._add("streamer_changes_total", int(counted.causes[cause]), CAUSES[cause])
         for reason in np.flatnonzero(counted.reasons).tolist():

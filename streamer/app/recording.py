@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args
 import numpy as np
 
 from streamer.core.errors import Unavailable
-from streamer.core.fold import APPLIED, CAUSES, DUPLICATE, ERASURE, LATE
+from streamer.core.fold import APPLIED, CAUSES, DUPLICATE, ERASURE, LATE, UNITED
 from streamer.core.profile import NO_SEGMENT
 from streamer.core.reasons import Reason
 
@@ -43,6 +43,8 @@ class Counted:
     late: int
     erasures: int  # commands to erase somebody that were carried out
     erased: int  # events refused because their customer was erased
+    merges: int  # profiles that joined those of customers they were merged into
+    redirected: int  # events sent on to the customer whom theirs was merged into
     causes: I64  # (len(CAUSES),) changes told
     reasons: I64  # (REASONS,) dead letters told
     sources: I64  # Kafka timestamps, ms, of the events behind the changes told
@@ -161,6 +163,8 @@ def count_batch(owned: Sequence[Owned], batch: FoldedBatch, decided: Decided) ->
             late=int(tally[LATE]),
             erasures=int(folded.erasures[i]),
             erased=int(folded.refused[i]),
+            merges=int(tally[UNITED]),
+            redirected=0 if again else sum(one.part == i and one.away is None for one in folded.sent),
             causes=causes[i],
             reasons=np.zeros(REASONS, np.int64) if again else reasons[i],
             sources=sources[source_part == i],

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from streamer.app.batch import WEEK_MS
 from streamer.app.logs import Pseudonyms
 from streamer.app.recording import NoRecorder
 from streamer.core.erasure import make_rule
 from streamer.core.fold import APPLIED, DUPLICATE, LATE
+from streamer.core.partitioning import partition_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from streamer.adapters.avro.wire import SchemaId
     from streamer.app.batch import Folded
     from streamer.app.changes import ChangeWriter
     from streamer.app.clock import Clock
@@ -53,6 +56,9 @@ class Settings:
     exactly_once: bool = True
     deaths_max: int = 5
     erasure: Rule = REFUSE  # how later events of erased customers are treated
+    redirect_ms: int = WEEK_MS  # how long after a merge a customer's events are sent on, in event time
+    sends_on: bool = True  # else somebody else sends on what merges take away and redirect
+    place: Callable[[bytes, int], int] = partition_of  # where a customer's events are, of so many partitions
     topic_partitions: Mapping[Topic, int] = field(default_factory=dict)  # of the topics whose records the key places
     journal_schema: int = 0
     models_schema: int = 0
@@ -74,6 +80,7 @@ class Tools:
     recorder: Recorder = field(default_factory=NoRecorder)
     pseudonyms: Pseudonyms = field(default_factory=Pseudonyms)
     promotions: Promotions | None = None  # None: nobody promotes
+    events_schema: Callable[[], SchemaId] = int  # the id of what we write of events; asked for when there is something to write
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 from contextlib import contextmanager, suppress
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 from uuid import UUID
 
@@ -42,7 +43,7 @@ from streamer.app.changes import CHANGE, ChangeWriter, Origin
 from streamer.app.clock import SystemClock
 from streamer.app.first_model import FirstFit, FirstModel
 from streamer.app.health import Health
-from streamer.app.intake import Intake
+from streamer.app.intake import EVENT, Intake
 from streamer.app.journal import ENTRY
 from streamer.app.logs import Pseudonyms
 from streamer.app.long_log import LongLog
@@ -177,6 +178,11 @@ def schema_ids(config: Config, source: SchemaSource) -> dict[str, int]:
     return {name: source.register(subject, schemas.text(name, schemas.latest(name))) for name, subject in subjects.items()}
 
 
+def events_schema(config: Config, source: SchemaSource) -> int:
+    """Register what we write of events, or take the packaged id."""
+    return source.register(f"{config.topics.events}-value", schemas.text(EVENT, schemas.latest(EVENT)))
+
+
 class Around(Protocol):
     """Stands between a worker and a port of its: who wants to see its calls, or to hurt it at one of them."""
 
@@ -240,6 +246,7 @@ def worker(config: Config, recorder: Recorder | None = None, around: Around = _n
         recorder=recorder or NoRecorder(),
         pseudonyms=Pseudonyms(None if config.log.customer_key is None else config.log.customer_key.reveal()),
         promotions=None if follow else Promotions(reader, config.model.name, declaration, own_partitions[Topic.MODELS]),
+        events_schema=cache(partial(events_schema, config, source)),
     )
     settings = Settings(
         topic=config.topics.events,
@@ -256,6 +263,8 @@ def worker(config: Config, recorder: Recorder | None = None, around: Around = _n
         exactly_once=config.transactions == "on",
         deaths_max=config.limits.deaths_max,
         erasure=erasure_rule(config),
+        redirect_ms=config.merge.redirect_s * 1000,
+        sends_on=config.merge.sends and not follow,
         topic_partitions=own_partitions,
         journal_schema=ids[ENTRY],
         models_schema=ids[MODEL],
@@ -278,7 +287,8 @@ def ahead(config: Config) -> str:
 
 def _publishing(config: Config, event_log: EventLog, store: StateStore, around: Around) -> Publishing:
     """Make what publishes, in transactions under an id of this instance's own unless they are off."""
-    settings, names = kafka_settings(config, config.kafka.producer_properties()), topic_names(config)
+    settings = kafka_settings(config, config.kafka.producer_properties())
+    names = {**topic_names(config), Topic.EVENTS: config.topics.events}
     if config.transactions == "off":
         return AtLeastOnce(around("publisher", KafkaPublisher(settings, names)), event_log, config.kafka.timeout_s)
     transactional_id = f"{config.app.namespace}.{config.app.name}.{instance(config)}"

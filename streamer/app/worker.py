@@ -288,7 +288,9 @@ class Worker:
         watermark = np.array([self._owned[p].data.watermark for p in self._order], np.int64)
         swept = {int(lookup[p]): packed for p, (_, packed) in slices.items()}
         erased, rule = [self._owned[p].data.erased for p in self._order], self._settings.erasure
-        parts = Parts(self._order, self._judge, self._sums, watermark, self._settings.era, erased, rule, tools.pseudonyms)
+        redirects = [self._owned[p].data.redirects for p in self._order]
+        beside = erased, rule, redirects, self._settings.redirect_ms, tools.pseudonyms
+        parts = Parts(self._order, self._judge, self._sums, watermark, self._settings.era, *beside)
         with stage("fold"):
             folded = fold_batch(tools.intake.plan, parts, taken, swept, self._load)
         self.totals.add(taken, folded)

@@ -3,7 +3,8 @@
 Laws:
 1. Of who was erased nothing is kept but SipHash-2-4 of the id, 64 bits, under a key that stands in no server.
 2. Where later events are refused, one is if an erasure of its customer comes before it in its partition, wherever batches begin and end. A
-   refused event leaves no trace: neither in a profile nor in the partition's clock.
+   refused event leaves no trace: neither in a profile nor in the partition's clock. So is a command that merges such a customer, or merges
+   another into them.
 
 Among a billion customers and a million who were erased, 0.00005 are taken for one of these by chance.
 """
@@ -18,11 +19,11 @@ import numpy as np
 from streamer.core.columns import I64, U8, U64, Bool, read_only
 from streamer.core.compiled import compiled
 from streamer.core.errors import Misconfigured
-from streamer.core.fold import ERASE, ERASED
+from streamer.core.fold import ERASE, ERASED, MERGE, MERGED
 from streamer.core.hashing import siphash
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from streamer.core.fold import Rows
     from streamer.core.intake import Customers
@@ -109,14 +110,22 @@ def among(hashed: U64, erased: U64) -> Bool:
     return found
 
 
-def heed(rule: Rule, rows: Rows, customers: Customers, erased: Sequence[U64]) -> Heeded:
+def is_marked(rule: Rule, mark: bytes) -> Callable[[bytes], bool]:
+    """Give what tells a customer by the mark that history has in their id's place, and the mark itself."""
+    hashed = marked(rule, mark) if mark[:_KEY_DIGITS].decode() == rule.key_name else None
+    return lambda customer: customer == mark or (hashed is not None and rule.of(customer) == hashed)
+
+
+def heed(rule: Rule, rows: Rows, record: I64, customers: Customers, erased: Sequence[U64], said: Mapping[int, bytes]) -> Heeded:
     """Find the rows that are refused, and who was erased by the end of a batch.
 
     Args:
         rule: how they are treated.
         rows: the batch, `slot` filled in.
+        record: (n,) which record each row is.
         customers: its customers.
         erased: of each partition, the hashes of those who were erased before, in order.
+        said: by record, whom a MERGE is into.
 
     Raises:
         Misconfigured: somebody was erased under another key.
@@ -134,7 +143,7 @@ def heed(rule: Rule, rows: Rows, customers: Customers, erased: Sequence[U64]) ->
     for part in range(parts):
         mine = slice(customers.start[part], customers.start[part + 1])
         gone_at[mine][among(hashed[mine], erased[part])] = -1
-    new: list[set[int]] = [set() for _ in range(parts)]
+    new: list[dict[int, int]] = [{} for _ in range(parts)]  # whom the batch erases, and the row that does so first
     for i in commands:
         part, slot = int(rows.part[i]), int(rows.slot[i])
         mine = slice(customers.start[part], customers.start[part + 1])
@@ -143,8 +152,11 @@ def heed(rule: Rule, rows: Rows, customers: Customers, erased: Sequence[U64]) ->
         else:
             one = marked(rule, customers.ids[customers.id_bounds[slot] : customers.id_bounds[slot + 1]].tobytes())
         gone_at[mine] = np.where(hashed[mine] == np.uint64(one), np.minimum(gone_at[mine], i), gone_at[mine])
-        new[part].add(one)
-    kept = (rows.type < 0) | (np.arange(n) < gone_at[rows.slot])
+        new[part].setdefault(one, i)
+    kept = ((rows.type < 0) & (rows.type != MERGE) & (rows.type != MERGED)) | (np.arange(n) < gone_at[rows.slot])
+    for i in np.flatnonzero(kept & (rows.type == MERGE)).tolist():
+        part, into = int(rows.part[i]), rule.of(said[int(record[i])])
+        kept[i] = not among(np.array([into], np.uint64), erased[part])[0] and i < new[part].get(into, n)
     np.add.at(refused, rows.part[~kept], 1)
     together = [np.union1d(old, np.fromiter(some, np.uint64, len(some))) if some else old for old, some in zip(erased, new, strict=True)]
     return Heeded(kept, refused, together)

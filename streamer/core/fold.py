@@ -7,8 +7,10 @@ Laws:
    settled before that customer's next event: first a version adopted since, then each boundary of time passed since, in order, as of it.
 3. A partition's sums are the sum of its customers' votes, each customer one vote, exact to the bit: a vote is taken out as it was put in.
 
-4. A command that erases a customer is a row like any other: what is due for them is settled, then nothing of them is left in their columns.
-   Commands move no clock but for PASSED, which is what history keeps of an erased customer's event.
+4. A command that erases a customer, or merges one into another, is a row like any other: what is due for them is settled, then nothing of
+   them is left in their columns. Commands move no clock but for PASSED, which is what history keeps of an erased customer's event.
+5. A profile that a merge brings joins a customer's as if its events had been theirs: tiles and counts add up, times take the least or the
+   greatest, ids unite, and the later clock holds. It moves the partition's clock, as those events would have.
 
 Distances and votes are fixed-point integers, so that every machine decides alike; docs/model.md gives the scales.
 """
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from streamer.core.columns import read_only
 from streamer.core.compiled import compiled, compiled_uncounted, kernel, wide
 from streamer.core.declaration import Lifetime, Transform
 from streamer.core.features import evaluate, join
@@ -41,6 +44,8 @@ from streamer.core.profile import (
     VERSION,
     Tiles,
     Work,
+    pack,
+    unpack,
 )
 
 if TYPE_CHECKING:
@@ -58,17 +63,23 @@ OTHER_SEGMENT = -1  # no segment of this model
 ID_BITS = 48
 
 # Causes of a change, in the order of `CAUSES`.
-FIRST_SEEN, BEHAVIOUR, DECAY, MODEL_DRIFT, MODEL_RESEED, EXPIRED, ERASURE = range(7)
-CAUSES = ("first_seen", "behaviour", "decay", "model_drift", "model_reseed", "expired", "erased")
-# Rows that are commands, in `Rows.type`: the customer is to be erased; one whose keyed hash stands in the id's place was; and what is left
-# of an event of such a one, its time.
-ERASE, ERASED, PASSED = -1, -2, -3
+FIRST_SEEN, BEHAVIOUR, DECAY, MODEL_DRIFT, MODEL_RESEED, EXPIRED, ERASURE, MERGER = range(8)
+CAUSES = ("first_seen", "behaviour", "decay", "model_drift", "model_reseed", "expired", "erased", "merged")
+# Rows that are commands, in `Rows.type`: the customer is to be erased; is to be merged into another; gets the profile of one who was.
+ERASE, MERGE, MERGED = -1, -2, -3
+# History's own: one whose keyed hash stands in the id's place was erased; and what is left of an event of such a one, its time.
+ERASED, PASSED = -4, -5
 # What became of the rows, per partition.
-APPLIED, DUPLICATE, LATE, JUDGED = range(4)
-TALLIES = 4
+APPLIED, DUPLICATE, LATE, JUDGED, UNITED = range(5)
+TALLIES = 5
 
 _FIRST, _LAST, _COUNT = int(Lifetime.FIRST), int(Lifetime.LAST), int(Lifetime.COUNT)
 _LOG1P = int(Transform.LOG1P)
+
+
+# How far a fold is: swept customers, rows and brought profiles that are done; and what became of the next row so far.
+SWEPT_DONE, ROWS_DONE, BROUGHT_DONE, ROW_STEP = range(4)
+UNTAKEN, TO_TAKE, TAKEN = range(3)
 
 
 class Rows(NamedTuple):
@@ -516,8 +527,10 @@ def _due(plan: Plan, judge: Judge, work: Work, u: int, p: int, now: int) -> bool
 
 
 @kernel
-def _forget(work: Work, u: int) -> None:
+def _forget(plan: Plan, work: Work, u: int) -> None:
     """Leave a customer's columns as a new customer's."""
+    for k in range(len(plan.life_op)):
+        work.life[u, k] = NEVER if plan.life_op[k] <= _LAST else 0
     for i in range(work.head.shape[1]):
         work.head[u, i] = 0
     work.head[u, CLOCK] = NEVER
@@ -570,9 +583,7 @@ def _leave(
     for f in range(len(plan.kind)):
         changes.feature[c, f] = 0.0
         changes.vote[c, f] = 0
-    _forget(work, u)
-    for k in range(len(plan.life_op)):
-        work.life[u, k] = NEVER if plan.life_op[k] <= _LAST else 0
+    _forget(plan, work, u)
     return c + 1
 
 
@@ -613,6 +624,77 @@ def _join(plan: Plan, judge: Judge, sums: Sums, work: Work, rows: Rows, i: int, 
     return _judge(plan, judge, sums, work, u, p, before, rows.offset[i], base, wide(BEHAVIOUR), changes, c)
 
 
+@kernel
+def _add_tiles(plan: Plan, tiles: Tiles, u: int, brought: Tiles, j: int) -> None:
+    """Join the tiles of customer j of `brought` to those of u; the room has been made."""
+    for other in range(brought.start[j], brought.start[j] + brought.count[j]):
+        row = _tile(tiles, u, brought.index[other])
+        mask = brought.mask[other]
+        m = 0
+        while mask:
+            if mask & 1:
+                bit = 1 << m
+                value = brought.value[other, m]
+                if tiles.mask[row] & bit:
+                    value = join(plan.tile_op[m], tiles.value[row, m], value)
+                tiles.mask[row] |= bit
+                tiles.value[row, m] = value
+            mask >>= 1
+            m += 1
+
+
+@compiled_uncounted
+def _unite(plan: Plan, work: Work, u: int, brought: Work, j: int) -> None:
+    """Join the profile of customer j of `brought` to that of u."""
+    for column in (CLOCK, LAST):
+        work.head[u, column] = max(work.head[u, column], brought.head[j, column])
+    for k in range(len(plan.life_op)):
+        mine, other = work.life[u, k], brought.life[j, k]
+        if plan.life_op[k] == _FIRST:
+            work.life[u, k] = other if mine == NEVER else mine if other == NEVER else min(mine, other)
+        elif plan.life_op[k] == _LAST:
+            work.life[u, k] = max(mine, other)
+        else:
+            work.life[u, k] = mine + other
+    for s in range(plan.distincts):
+        for bucket in range(BUCKETS):
+            work.seen[u, s, bucket] = max(work.seen[u, s, bucket], brought.seen[j, s, bucket])
+    for i in range(brought.id_count[j]):
+        _remember(plan, work, u, brought.ids[j, i] << np.uint64(64 - ID_BITS), brought.id_time[j, i])
+    _add_tiles(plan, work.days, u, brought.days, j)
+    _add_tiles(plan, work.hours, u, brought.hours, j)
+
+
+@compiled_uncounted
+def _take_in(
+    plan: Plan,
+    judge: Judge,
+    sums: Sums,
+    work: Work,
+    brought: Work,
+    j: int,
+    rows: Rows,
+    i: int,
+    era: int,
+    tally: I64,
+    changes: Changes,
+    c: int,
+) -> int:
+    """Take in the profile of somebody who was merged into a customer. Returns the number of changes so far."""
+    u, p = wide(rows.slot[i]), wide(rows.part[i])
+    before = work.head[u, CLOCK]
+    if _remember(plan, work, u, rows.event_id[i], max(before, rows.time[i])):  # sent twice, as may be without transactions
+        tally[p, DUPLICATE] += 1
+        return c
+    _unite(plan, work, u, brought, j)
+    tally[p, UNITED] += 1
+    if judge.version[p] == 0:
+        return c
+    tally[p, JUDGED] += 1
+    base = era * ERA_VERSIONS + (rows.offset[i] + 1) * OFFSET_VERSIONS
+    return _judge(plan, judge, sums, work, u, p, before, rows.offset[i], base, wide(MERGER), changes, c)
+
+
 @compiled_uncounted
 def _fold(
     plan: Plan,
@@ -622,6 +704,7 @@ def _fold(
     rows: Rows,
     swept: I32,
     swept_part: I32,
+    brought: Work,
     era: int,
     watermark: I64,
     tally: I64,
@@ -629,18 +712,21 @@ def _fold(
     done: I64,
     c: int,
 ) -> int:
-    """Go on from where `done` says: swept customers and rows done, and whether the next row is joined. It stops for want of room."""
+    """Go on from where `done` says: swept customers, rows and brought profiles done, and how far the next row is.
+
+    It stops for want of room, and before a customer is merged into another, so that the profile can be taken.
+    """
     room = len(changes.slot)
-    for i in range(done[0], len(swept)):
+    for i in range(done[SWEPT_DONE], len(swept)):
         u, p = wide(swept[i]), wide(swept_part[i])
         while _due(plan, judge, work, u, p, watermark[p]):
             if c == room:
                 return c
             c = settle(plan, judge, sums, work, u, p, watermark[p], era, changes, c)
-        done[0] = i + 1
-    for i in range(done[1], len(rows.slot)):
+        done[SWEPT_DONE] = i + 1
+    for i in range(done[ROWS_DONE], len(rows.slot)):
         u, p, kind = wide(rows.slot[i]), wide(rows.part[i]), rows.type[i]
-        if kind >= 0 or kind == PASSED:
+        if kind >= 0 or kind in (PASSED, MERGED):
             watermark[p] = max(watermark[p], rows.time[i])
         while _due(plan, judge, work, u, p, watermark[p]):
             if c == room:
@@ -648,26 +734,46 @@ def _fold(
             c = settle(plan, judge, sums, work, u, p, watermark[p], era, changes, c)
         if c == room:
             return c
+        base = era * ERA_VERSIONS + (rows.offset[i] + 1) * OFFSET_VERSIONS
         if kind == ERASE:
-            base = era * ERA_VERSIONS + (rows.offset[i] + 1) * OFFSET_VERSIONS
             c = _leave(plan, judge, sums, work, u, p, rows.offset[i], base, wide(ERASURE), rows.time[i], changes, c)
-        elif kind >= 0 and not done[2]:
-            c = _join(plan, judge, sums, work, rows, i, era, tally, changes, c)
-            done[2] = 1
+        elif kind == MERGE and work.head[u, CLOCK] != NEVER:
+            if done[ROW_STEP] != TAKEN:
+                done[ROW_STEP] = TO_TAKE
+                return c
+            if judge.version[p]:
+                c = _leave(plan, judge, sums, work, u, p, rows.offset[i], base, wide(MERGER), rows.time[i], changes, c)
+            else:
+                _forget(plan, work, u)
+        elif (kind >= 0 or kind == MERGED) and done[ROW_STEP] != TAKEN:
+            if kind == MERGED:
+                c = _take_in(plan, judge, sums, work, brought, done[BROUGHT_DONE], rows, i, era, tally, changes, c)
+                done[BROUGHT_DONE] += 1
+            else:
+                c = _join(plan, judge, sums, work, rows, i, era, tally, changes, c)
+            done[ROW_STEP] = TAKEN
             while _due(plan, judge, work, u, p, watermark[p]):  # who comes for the first time, and late
                 if c == room:
                     return c
                 c = settle(plan, judge, sums, work, u, p, watermark[p], era, changes, c)
-        done[1] = i + 1
-        done[2] = 0
+        done[ROWS_DONE] = i + 1
+        done[ROW_STEP] = UNTAKEN
     return c
 
 
+class Away(NamedTuple):
+    """What a merge takes from a customer: the packed profile, and its clock."""
+
+    profile: bytes
+    clock: int
+
+
 class Run(NamedTuple):
-    """What a fold found: its changes, of which the first `count` rows are filled."""
+    """What a fold found: its changes, of which the first `count` rows are filled; by row, the profiles that commands took away."""
 
     changes: Changes
     count: int  # type: ignore[assignment]  # a tuple's methods are not missed
+    away: dict[int, Away]
 
 
 def fold(
@@ -681,10 +787,12 @@ def fold(
     era: int,
     watermark: I64,
     tally: I64,
+    brought: Work | None = None,
 ) -> Run:
     """Fold a batch. First the swept customers are settled, then each event in turn.
 
-    Updates `sums`, `work`, `watermark` (p,) and `tally` (p, TALLIES) in place.
+    `brought` has the profiles that the rows MERGED bring, in their order. Updates `sums`, `work`, `watermark` (p,) and `tally`
+    (p, TALLIES) in place.
     """
     joined = rows._replace(  # a batch with gaps would be compiled for anew
         value=np.ascontiguousarray(rows.value),
@@ -692,13 +800,35 @@ def fold(
         text=np.ascontiguousarray(rows.text),
         text_there=np.ascontiguousarray(rows.text_there),
     )
-    done = np.zeros(3, np.int64)
+    brought = nobody(plan) if brought is None else brought
+    done = np.zeros(4, np.int64)
     changes, count = make_changes(2 * len(rows.slot) + len(swept) + 1, len(plan.kind)), 0
+    away: dict[int, Away] = {}
     while True:
-        count = _fold(plan, judge, sums, work, joined, swept, swept_part, era, watermark, tally, changes, done, count)
-        if done[0] == len(swept) and done[1] == len(rows.slot):
-            return Run(changes, count)
-        changes = _roomier(changes)
+        count = _fold(plan, judge, sums, work, joined, swept, swept_part, brought, era, watermark, tally, changes, done, count)
+        if done[SWEPT_DONE] == len(swept) and done[ROWS_DONE] == len(rows.slot):
+            return Run(changes, count, away)
+        if done[ROW_STEP] == TO_TAKE:
+            row = int(done[ROWS_DONE])
+            away[row] = _travelling(plan, work, int(rows.slot[row]))
+            done[ROW_STEP] = TAKEN
+        else:
+            changes = _roomier(changes)
+
+
+def nobody(plan: Plan) -> Work:
+    """Lay out the columns of no customers."""
+    return unpack(plan, read_only(np.zeros(0, np.uint8)), np.zeros(1, np.int64), np.zeros(0, np.int64))
+
+
+def _travelling(plan: Plan, work: Work, u: int) -> Away:
+    """Pack what a merge takes from a customer: what events made, and nothing of segments and votes."""
+    kept = work.head[u].copy()
+    work.head[u, [VERSION, MODEL, EPOCH, SEGMENT, HELD]] = 0
+    work.head[u, SINCE] = NEVER
+    packed = pack(plan, work, np.array([u]))[0].tobytes()
+    work.head[u] = kept
+    return Away(packed, int(kept[CLOCK]))
 
 
 def _roomier(changes: Changes) -> Changes:

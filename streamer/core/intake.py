@@ -15,7 +15,7 @@ from streamer.core.columns import I16, I32, I64, U8, U64, Decoded, read_only
 from streamer.core.compiled import compiled, kernel
 from streamer.core.decimals import NOT_A_NUMBER, OUT_OF_RANGE, parse_decimal
 from streamer.core.declaration import PROPERTY
-from streamer.core.fold import ERASE, ERASED, PASSED, Rows
+from streamer.core.fold import ERASE, ERASED, MERGE, MERGED, PASSED, Rows
 from streamer.core.hashing import xxh64
 from streamer.core.opcodes import Column, Kind
 from streamer.core.reasons import Reason
@@ -33,7 +33,9 @@ NUMBER_MAX = 10**12
 EVENT_ID, CUSTOMER_ID, EVENT_TYPE, OCCURRED_AT, AMOUNT, CURRENCY, QUANTITY = range(7)
 FIXED = 7
 _DOLLAR = 36
-_ERASE_NAME, _ERASED_NAME, _PASSED_NAME = (np.frombuffer(name, np.uint8) for name in (b"$erase", b"$erased", b"$passed"))
+_ERASE_NAME, _ERASED_NAME, _PASSED_NAME, _MERGE_NAME, _MERGED_NAME = (
+    np.frombuffer(name, np.uint8) for name in (b"$erase", b"$erased", b"$passed", b"$merge", b"$merged")
+)
 
 _BAD_EVENT_ID, _BAD_CUSTOMER_ID, _BAD_EVENT_TYPE = int(Reason.BAD_EVENT_ID), int(Reason.BAD_CUSTOMER_ID), int(Reason.BAD_EVENT_TYPE)
 _UNKNOWN_COMMAND, _TIME_RANGE, _TIME_FUTURE = int(Reason.UNKNOWN_COMMAND), int(Reason.TIME_OUT_OF_RANGE), int(Reason.TIME_IN_FUTURE)
@@ -157,6 +159,10 @@ def _command(values: U8, start: int, length: int) -> int:
     """Find a command by its event type; 0 for one that is not known."""
     if _is(values, start, length, _ERASE_NAME):
         return ERASE
+    if _is(values, start, length, _MERGE_NAME):
+        return MERGE
+    if _is(values, start, length, _MERGED_NAME):
+        return MERGED
     if _is(values, start, length, _ERASED_NAME):
         return ERASED
     return PASSED if _is(values, start, length, _PASSED_NAME) else 0

@@ -1,7 +1,7 @@
 """What a partition's owner knows of it beside the profiles: clock, adopted model, sums, sweep; packed into one string with each commit.
 
-Laws: `unpack_state(pack_state(x))` equals x, but for the hashes of who was erased, which change seldom and are kept beside it. Sums belong
-to the adopted version alone: adopting a version begins them at nothing.
+Laws: `unpack_state(pack_state(x))` equals x, but for the hashes of who was erased and the table of who was merged, which change seldom and
+are kept beside it. Sums belong to the adopted version alone: adopting a version begins them at nothing.
 Nothing is adopted, neither an epoch nor the next version, before everybody is judged by the present version and as of the last boundary of
 time (`swept`): else it would show which customers had been swept by then.
 """
@@ -17,6 +17,7 @@ import numpy as np
 from streamer.core.erasure import NOBODY
 from streamer.core.fold import Judge, Sums
 from streamer.core.hashing import xxh64
+from streamer.core.merging import NO_REDIRECTS
 from streamer.core.profile import DAY_MS, HOUR_MS, NEVER
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from streamer.core.columns import I64, U64
     from streamer.core.declaration import Declaration
+    from streamer.core.merging import Redirects
     from streamer.core.model import ModelVersion
 
 LAYOUT = 1
@@ -78,6 +80,8 @@ class PartitionData:
     erased_key: str = ""  # the name of the key that `erased` was made with; "" where nobody was erased
     erased_digest: str = ""  # of `erased`
     erased: U64 = field(default_factory=lambda: NOBODY)  # the keyed hashes of who was erased and is refused, in order
+    redirects_digest: str = ""  # of `redirects`
+    redirects: Redirects = NO_REDIRECTS  # whose events are sent on, to whom
     centroids: I64 | None = None
     learned: Learned | None = None
 
@@ -86,6 +90,10 @@ class PartitionData:
         if not len(erased):
             return replace(self, erased_key="", erased_digest="", erased=NOBODY)
         return replace(self, erased_key=key_name, erased_digest=digest(erased), erased=erased)
+
+    def redirecting(self, redirects: Redirects) -> PartitionData:
+        """Take in whose events are sent on."""
+        return replace(self, redirects=redirects, redirects_digest=redirects.digest())
 
     @property
     def adopted(self) -> int:
@@ -120,7 +128,7 @@ class PartitionData:
         return now
 
 
-_PLAIN = tuple(name for name in PartitionData.__slots__ if name not in {"centroids", "learned", "erased"})
+_PLAIN = tuple(name for name in PartitionData.__slots__ if name not in {"centroids", "learned", "erased", "redirects"})
 
 
 def digest(erased: U64) -> str:

@@ -26,6 +26,7 @@ class Topic(Enum):
     JOURNAL = "journal"
     MODELS = "models"
     DEAD_LETTERS = "dead_letters"
+    EVENTS = "events"
 
 
 class ClientFailed(StreamerError):  # noqa: N818  # as all errors: named after what happened
@@ -108,7 +109,8 @@ class Commit:
 
     `expected` is the commit id that the batch began at. `announce` holds values of the application, not of the partition (the announced
     model, a model version by its number), which only the owner of partition 0 may write, in the same step. One that `clears` deletes every
-    profile of the partition first. `erased` is what is kept of erased customers, opaque to the store; None leaves it as it is.
+    profile of the partition first. `erased` is what is kept of erased customers, `redirects` of who was merged, both opaque to the store;
+    None leaves it as it is.
     """
 
     partition: int
@@ -122,6 +124,7 @@ class Commit:
     announce: Mapping[str, bytes]
     clears: bool = False
     erased: bytes | None = None
+    redirects: bytes | None = None
 
 
 class Outcome(Enum):
@@ -146,6 +149,9 @@ class StateStore(Protocol):
 
     def erased(self, partition: int) -> bytes:
         """Read what is kept of a partition's erased customers; empty where nothing is."""
+
+    def redirects(self, partition: int) -> bytes:
+        """Read whose events a partition sends on; empty where nobody's."""
 
     def note_attempts(self, partition: int, attempts: bytes) -> None:
         """Keep what is about to be attempted, beside the state."""

@@ -42,6 +42,7 @@ class Reason(IntEnum):
     CURRENCY_REFUSED = 28
     PROPERTY_NOT_A_NUMBER = 29
     PROPERTY_OUT_OF_RANGE = 30
+    BAD_MERGE = 31
 
 
 REMEDIES: dict[Reason, str] = {
@@ -71,4 +72,5 @@ REMEDIES: dict[Reason, str] = {
     Reason.CURRENCY_REFUSED: "currency is not the declared one and `money.others` is refuse: convert the amount, or declare `others: ignore`",
     Reason.PROPERTY_NOT_A_NUMBER: "a property that a measure takes as a number is none: send digits such as 12.50, or leave the property out",
     Reason.PROPERTY_OUT_OF_RANGE: "a property that a measure takes as a number is beyond 10^12 of its unit (10^-decimals): send it in the declared unit",
+    Reason.BAD_MERGE: "a command names nobody, or the customer, in its property `into`, or brings no profile of this feature version: send merges with `streamer merge`",
 }

@@ -20,7 +20,7 @@ from streamer.core.plan import plan
 from streamer.core.ports import LogRecord, Topic
 from tests.fakes.state_store import cut
 from tests.simulation.oracle import Replay, Rules, Said, plain
-from tests.simulation.verdict import Found, Violated, compare, source_offset
+from tests.simulation.verdict import Found, Violated, compare, sent_on, source_offset
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,8 +61,9 @@ def judge(job: Job, seen_file: Path) -> Verdict:
     rules = Rules(declaration, plan(declaration), intake, shelf, wiring.change_writer(config, declaration, 0))
     letters = [letter for place in range(_partitions_of_letters(job)) for letter in reader.read(Topic.DEAD_LETTERS, place, 0, READ_S)]
     verdict = Verdict(0, len(seen), len(letters), 0, 0, 0, 0, 0)
-    for partition in range(job.partitions):
-        records, high = _events(job, partition)
+    events = [_events(job, partition) for partition in range(job.partitions)]
+    sent = sent_on([record for records, _ in events for record in records], job.partitions)
+    for partition, (records, high) in enumerate(events):
         entries = journal.read(reader.read(Topic.JOURNAL, partition, 0, READ_S))
         expected = Replay(rules, partition).run(Said(records, high, entries))
         found = Found(
@@ -70,7 +71,8 @@ def judge(job: Job, seen_file: Path) -> Verdict:
             _profiles(store, partition),
             _data(store, partition, high),
             [source_offset(dict(letter.headers)) for letter in letters if source_partition(letter.headers) == partition],
-            [],  # nobody is erased
+            [bytes.fromhex(one["key"]) for one in seen if one["partition"] == partition and one["value"] is None],
+            sent[partition],
         )
         compare(partition, expected, found)
         causes = Counter(change["cause"] for change in found.told)

@@ -14,7 +14,7 @@ from streamer.adapters.avro import codec, wire
 from streamer.adapters.avro.model_records import MODEL, on_topic
 from streamer.adapters.avro.writer_schemas import WriterSchemas
 from streamer.adapters.registry import PackagedSchemas
-from streamer.app import checking, journal
+from streamer.app import checking, journal, merging
 from streamer.app.changes import CHANGE, EXISTING, RECONCILE, ChangeWriter, Origin
 from streamer.app.erasing import commands
 from streamer.app.first_model import FirstFit, FirstModel
@@ -118,10 +118,12 @@ class Job:
         if INPUT not in self.broker.topics:
             self.broker.create(INPUT, self.partitions)
         for topic, name in self.topics(self.run).items():
+            if topic is Topic.EVENTS:
+                continue
             self.broker.create(name, self.partitions if topic in {Topic.CHANGES, Topic.JOURNAL} else 1)
 
     def topics(self, run: str) -> dict[Topic, str]:
-        return {topic: f"{run}.{topic.value}" for topic in Topic}
+        return {topic: INPUT if topic is Topic.EVENTS else f"{run}.{topic.value}" for topic in Topic}
 
     def following(self, **settings: Any) -> Job:
         """The same log and journal again, beside what was kept and told the first time."""
@@ -147,7 +149,8 @@ class Job:
         intake = intake_of(self.declared)
         event_log = faults.around("log", FakeEventLog(self.broker, INPUT, self.run, name))
         how: dict[str, Any] = {"records_max": 40, "sweep_records": 5, "wait_s": 0.0, "gather_s": 0.0, **self.settings, **settings}
-        how |= {"journal_schema": schema_id(ENTRY), "models_schema": schema_id(MODEL)}
+        how |= {"journal_schema": schema_id(ENTRY), "models_schema": schema_id(MODEL), "place": placed}
+        how.setdefault("sends_on", not how.get("follow", False))
         tools = Tools(
             log=event_log,
             store=store,
@@ -159,6 +162,7 @@ class Job:
             shelf=ModelShelf(store, reader, NAME),
             first_model=None if self.first_fit is None else FirstModel(self.declaration, self.plan, self.first_fit, self.fitter),
             promotions=Promotions(reader, NAME, self.declaration) if self.promotes else None,
+            events_schema=lambda: schema_id("behaviour_event"),
         )
         return Worker(Settings(INPUT, self.partitions, **how), self.declaration, tools)
 
@@ -187,13 +191,19 @@ class Job:
     def send(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Put events into the log, each customer's into one partition."""
         for event in events:
-            partition = int.from_bytes(event["customer_id"].encode(), "big") % self.partitions
+            partition = placed(event["customer_id"].encode(), self.partitions)
             self.broker.append(INPUT, partition, event["customer_id"].encode(), encoded(event))
 
     def erase(self, customer: str, at: int) -> None:
         """Send the command to erase a customer to every partition, as `streamer erase` does."""
         self.erased.append(customer)
         for record in commands(customer, self.partitions, schema_id("behaviour_event"), at):
+            assert record.value is not None
+            self.broker.append(INPUT, record.partition, record.key, record.value)
+
+    def merge(self, old: str, new: str, at: int) -> None:
+        """Send the command that merges a customer into another to every partition, as `streamer merge` does."""
+        for record in merging.commands(old, new, self.partitions, schema_id("behaviour_event"), at):
             assert record.value is not None
             self.broker.append(INPUT, record.partition, record.key, record.value)
 
@@ -308,6 +318,11 @@ class Job:
         """Compare sums and profiles."""
         shelf = ModelShelf(self.store, self.reader, NAME)
         return checking.check(self.store, self.partitions, self.plan, self.declaration.version, shelf.get, lambda _: None)
+
+
+def placed(customer: bytes, partitions: int) -> int:
+    """Tell which partition a customer's events are in."""
+    return int.from_bytes(customer, "big") % partitions
 
 
 def encoded(event: Mapping[str, Any]) -> bytes:

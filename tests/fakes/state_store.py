@@ -38,6 +38,7 @@ class FakePartition:
     claims: int = 0
     attempts: bytes = b""
     erased: bytes = b""
+    redirects: bytes = b""
     profiles: dict[bytes, bytes] = field(default_factory=dict)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FakePartition:
@@ -88,6 +89,9 @@ class FakeStateStore:
     def erased(self, partition: int) -> bytes:
         return self._partition(partition).erased
 
+    def redirects(self, partition: int) -> bytes:
+        return self._partition(partition).redirects
+
     def note_attempts(self, partition: int, attempts: bytes) -> None:
         self._namespace.partitions.setdefault(partition, FakePartition()).attempts = attempts
 
@@ -132,6 +136,8 @@ class FakeStateStore:
         held.next_offset, held.state, held.outbox, held.claims = commit.next_offset, commit.state, commit.outbox, 0
         if commit.erased is not None:
             held.erased = commit.erased
+        if commit.redirects is not None:
+            held.redirects = commit.redirects
         if commit.clears:
             held.profiles.clear()
         profiles = commit.profiles

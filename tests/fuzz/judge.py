@@ -27,7 +27,7 @@ from streamer.adapters.avro.writer_schemas import WriterSchemas
 from streamer.app.intake import EVENT, Intake, Taken
 from streamer.core.columns import Fetched
 from streamer.core.declaration import declare
-from streamer.core.fold import ERASE
+from streamer.core.fold import ERASE, ERASED, MERGE, MERGED, PASSED
 from streamer.core.intake import EARLIEST_MS, LATEST_MS, NUMBER_MAX, Limits
 from streamer.core.reasons import Reason
 from tests import oracle
@@ -60,7 +60,7 @@ FEATURES: dict[str, Any] = {
 }
 DECLARATION = declare(FEATURES)
 RESOLUTION = {"BAD_BRANCH", "BAD_UTF8"}
-COMMANDS = {"$erase", "$erased", "$passed"}
+COMMANDS = {"$erase": ERASE, "$merge": MERGE, "$merged": MERGED, "$erased": ERASED, "$passed": PASSED}
 
 
 def intake() -> Intake:
@@ -122,11 +122,21 @@ def _event_reason(event: Mapping[str, Any]) -> str:  # noqa: C901, PLR0911  # a 
     if event["amount"] is not None and event["currency"] not in {None, "EUR"}:
         return "CURRENCY_REFUSED"
     if event["event_type"] in COMMANDS:  # whatever else it says; those that only history has come from nobody else
-        return "OK" if event["event_type"] == "$erase" else "UNKNOWN_COMMAND"
+        return _command_reason(event)
     fee = event["properties"].get("fee", "0")
     if oracle.scaled(fee, 2) is not None:
         return "OK"
     return "PROPERTY_NOT_A_NUMBER" if oracle._NUMBER.fullmatch(fee) is None else "PROPERTY_OUT_OF_RANGE"
+
+
+def _command_reason(event: Mapping[str, Any]) -> str:
+    """Judge a command; a profile of our own making is nothing that a fuzzer finds."""
+    if event["event_type"] == "$erase":
+        return "OK"
+    if event["event_type"] == "$merge":
+        into = event["properties"].get("into", "")
+        return "OK" if 0 < len(into.encode()) <= LIMITS.customer_id_bytes_max and into != event["customer_id"] else "BAD_MERGE"
+    return "BAD_MERGE" if event["event_type"] == "$merged" else "UNKNOWN_COMMAND"
 
 
 def _row(taken: Taken, n: int) -> tuple[Any, ...]:
@@ -139,8 +149,8 @@ def _row(taken: Taken, n: int) -> tuple[Any, ...]:
 
 def _row_of(event: Mapping[str, Any]) -> tuple[Any, ...]:
     kinds = {name: place for place, name in enumerate(DECLARATION.types)}
-    command = event["event_type"] == "$erase"
-    kind = ERASE if command else kinds.get(event["event_type"], len(kinds))
+    command = event["event_type"] in COMMANDS
+    kind = COMMANDS[event["event_type"]] if command else kinds.get(event["event_type"], len(kinds))
     properties = event["properties"]
     numbers = (
         dict.fromkeys(("amount", "quantity", "properties.fee"))

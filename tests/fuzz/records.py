@@ -132,6 +132,7 @@ TEXTS = (
     "$erase",
     "$erased",
     "$merge",
+    "$merged",
     "c" * 256,
     "c" * 257,
     "t" * 64,

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from streamer.app import assignment, decisions, journal, protocol, rebuild, worker
+from streamer.app import assignment, commits, decisions, journal, protocol, rebuild, worker
 from streamer.app.assignment import Owned
 from streamer.app.commits import NO_PROFILES, commit_all
 from streamer.app.decisions import NOTHING, Decisions
@@ -34,6 +34,8 @@ from tests.simulation.profiles import (
     LATE_RECORDS,
     LOSSES,
     MARKERS,
+    MERGES,
+    MERGES_EXPIRING,
     PROMOTED,
     QUIET,
     REBUILDS,
@@ -593,6 +595,41 @@ BUGS = (
         ERASURES,
         0,
         edit(worker, "decide", ("erased = pack_erased(data.erased)", "erased = None")),
+    ),
+    bug(
+        "redirects_forgotten",
+        "a new owner knows whose events are sent on (merges)",
+        MERGES,
+        2,
+        edit(assignment, "_with_redirects", ("replace(data, redirects=redirects)", "data")),
+    ),
+    bug(
+        "redirects_unkept",
+        "whose events are sent on is in the commit that merges (merges)",
+        MERGES,
+        2,
+        edit(worker, "decide", ("redirects = data.redirects.pack()", "redirects = None")),
+    ),
+    bug(
+        "sent_beside_outbox",
+        "what a merge takes away is in the outbox of its commit (merges)",
+        MERGES,
+        2,
+        edit(worker, "decide", ("outbox.pack(also, changes.packed)", "outbox.pack(refused, changes.packed)")),
+    ),
+    bug(
+        "sent_in_rebuild",
+        "a rebuild sends nothing on that was sent before (7a, merges)",
+        MERGES,
+        31,
+        edit(worker, "decide", ("folded.sent and owned.until is None and settings.sends_on", "folded.sent and settings.sends_on")),
+    ),
+    bug(
+        "sent_unjournaled",
+        "the output of a partition tells of each commit that sends something on (6e, merges)",
+        MERGES_EXPIRING,
+        36,
+        edit(commits, "_sent_on", ("return [*records, journal.record", "return records or [journal.record")),
     ),
     bug(
         "no_look_back",

@@ -47,12 +47,13 @@ class Profile:
     turns: int = 900  # that faults and events are spread over
     promotions: tuple[int, int] | None = None  # the fewest and the most versions that a person promotes; None: nobody looks for any
     erases: float = 0.0  # the chance that a schedule erases customers
+    merges: float = 0.0  # the chance that a schedule merges customers
     rehashes: bool = True  # whether a Redis that comes back as it was earlier counts the cursors of its scans otherwise
     expires: float = 0.0  # the chance that the group's positions are deleted in a schedule
     exactly_once: bool = True  # whether workers publish in transactions
 
 
-USUAL = Profile("usual", erases=0.25)
+USUAL = Profile("usual", erases=0.25, merges=0.25)
 EVERYTHING = replace(USUAL, name="everything", expires=0.3)
 """Usual schedules, in some of which the group's positions are deleted: by a random stream of its own, so that the others are `USUAL`'s."""
 MARKERS = Profile(
@@ -198,6 +199,7 @@ AT_LEAST_ONCE = Profile(
     befalls=(*BEFALLS, ("crash", 4), ("rollback", 4), ("loses_writes", 2)),
     faults=(8, 16),
     expires=0.2,
+    merges=0.3,
     exactly_once=False,
     forth=False,
 )
@@ -228,6 +230,10 @@ PROMOTED = Profile(
     promotions=(3, 6),
 )
 ERASURES = Profile("erasures", befalls=BEFALLS, sends=0.12, erases=1.0)
+MERGES = Profile("merges", befalls=BEFALLS, sends=0.12, erases=0.2, merges=1.0, expires=0.2)
+MERGES_EXPIRING = Profile(
+    "merges, and positions expire", befalls=(*BEFALLS, ("wipe", 4), ("rollback", 2)), faults=(8, 16), forth=False, merges=1.0, expires=1.0
+)
 BIASED = (
     MARKERS,
     ZOMBIES,
@@ -247,4 +253,6 @@ BIASED = (
     THERE_AND_BACK,
     PROMOTED,
     ERASURES,
+    MERGES,
+    MERGES_EXPIRING,
 )

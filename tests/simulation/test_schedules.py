@@ -47,10 +47,10 @@ def test_schedules_are_as_hard_as_they_are_said_to_be() -> None:
     """At least 3 workers, 4 partitions, 300 events and 5 faults, learning and time on; every sort of fault befalls some of them."""
     assert (3, 4, 300, 5) == (WORKERS, PARTITIONS, EVENTS, FAULTS_MIN)
     worlds = [hold(seed) for seed in range(10_000, 10_040)]
-    assert {*(name for name, _ in BEFALLS), "erasure", "expire"} == {name for world in worlds for name in world.befallen}
+    assert {*(name for name, _ in BEFALLS), "erasure", "merge", "expire"} == {name for world in worlds for name in world.befallen}
     assert all(EVENTS <= sum(log.high for log in world.job.broker.topics["customer-events"]) for world in worlds)
     assert all(max(data.epoch for data in world.job.data()) >= 1 for world in worlds)
     changes = [change["cause"] for world in worlds for change in world.job.changes()]
-    assert {"first_seen", "behaviour", "decay", "model_drift", "expired", "erased"} <= set(changes)
+    assert {"first_seen", "behaviour", "decay", "model_drift", "expired", "erased", "merged"} <= set(changes)
     assert 40 < sum(entry.kind == journal.TICK for world in worlds for entry in world.job.entries())
     assert 20 < sum(len(world.job.changes()) for world in worlds) / len(worlds)

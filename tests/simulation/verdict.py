@@ -11,12 +11,13 @@ import numpy as np
 from streamer.app import journal
 from streamer.app.changes import EXISTING, EXITED, RECONCILE
 from streamer.app.letters import source_partition
+from streamer.app.merging import SOURCE
 from streamer.app.models import ModelShelf
 from streamer.core.columns import read_only
 from streamer.core.model import NEW, segment_id_of
 from streamer.core.ports import Topic
 from streamer.core.profile import FIRST_CODE, MODEL, NEW_SEGMENT, NO_SEGMENT, SEGMENT, VERSION, unpack
-from tests.fakes.job import APP, INPUT, NAME, headers, intake_of
+from tests.fakes.job import APP, INPUT, NAME, headers, intake_of, schema_id
 from tests.fakes.state_store import joined_with_bounds
 from tests.simulation.oracle import Replay, Rules, Said, plain
 from tests.simulation.profiles import EVERYTHING
@@ -56,6 +57,7 @@ class Found(NamedTuple):
     data: PartitionData
     letters: list[int]
     tombstones: list[bytes]
+    sent: list[tuple[bytes, bytes]]
 
 
 def judge(job: Job) -> None:
@@ -108,7 +110,9 @@ def first_told(told: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _replayed(job: Job, topics: Mapping[Topic, list[FakePartitionLog]]) -> None:
-    rules = Rules(job.declaration, job.plan, intake_of(job.declared), ModelShelf(job.store, job.reader, NAME), job.writer())
+    shelf = ModelShelf(job.store, job.reader, NAME)
+    rules = Rules(job.declaration, job.plan, intake_of(job.declared), shelf, job.writer(), events_schema=schema_id("behaviour_event"))
+    sent = sent_on([record for log in job.broker.topics[INPUT] for record in log.committed()], job.partitions)
     for partition in range(job.partitions):
         log = job.broker.topics[INPUT][partition]
         said = Said(log.records, log.high, journal.read(topics[Topic.JOURNAL][partition].committed()))
@@ -119,10 +123,24 @@ def _replayed(job: Job, topics: Mapping[Topic, list[FakePartitionLog]]) -> None:
             job.data()[partition],
             [source_offset(headers(letter)) for letter in letters],
             [record.key for record in topics[Topic.CHANGES][partition].committed() if record.value is None and record.key is not None],
+            sent[partition],
         )
+        expected = Replay(rules, partition).run(said)
         if not job.settings.get("exactly_once", True):
-            found = found._replace(told=first_told(found.told), letters=[*dict.fromkeys(found.letters)])
-        compare(partition, Replay(rules, partition).run(said), found)
+            letters, sent_once = [*dict.fromkeys(found.letters)], [*dict.fromkeys(found.sent)]
+            found = found._replace(told=first_told(found.told), letters=letters, sent=sent_once)
+            expected = expected._replace(sent=[*dict.fromkeys(expected.sent)])
+        compare(partition, expected, found)
+
+
+def sent_on(records: Iterable[LogRecord], partitions: int) -> list[list[tuple[bytes, bytes]]]:
+    """Give what each partition's owners sent on because of merges, among the records of the input."""
+    found: list[list[tuple[bytes, bytes]]] = [[] for _ in range(partitions)]
+    for record in records:
+        source = headers(record).get(SOURCE)
+        if source is not None:
+            found[int(source)].append((record.key or b"", record.value or b""))
+    return found
 
 
 def unforgotten(job: Job) -> None:
@@ -134,7 +152,7 @@ def unforgotten(job: Job) -> None:
     """
     for namespace in job.redis.namespaces.values():
         for partition, held in namespace.partitions.items():
-            texts = [held.state, held.outbox, held.erased, held.attempts, *held.profiles, *held.profiles.values()]
+            texts = [held.state, held.outbox, held.erased, held.redirects, held.attempts, *held.profiles, *held.profiles.values()]
             left = [customer for customer in job.erased if any(customer.encode() in text for text in texts)]
             if left:
                 message = f"partition {partition}: Redis still names {', '.join(left)}, who was erased"
@@ -235,6 +253,9 @@ def compare(partition: int, expected: Expected, came: Found) -> None:
         differing = sum(came.profiles.get(c) != expected.profiles.get(c) for c in came.profiles.keys() | expected.profiles.keys())
         message = f"partition {partition}: {differing} of {len(expected.profiles)} profiles differ"
         raise Violated(message)
+    if sorted(came.sent) != sorted(expected.sent):
+        message = f"partition {partition}: {len(came.sent)} events were sent on, not {len(expected.sent)}, or others"
+        raise Violated(message)
     _state(partition, came.data, expected.data)
     if sorted(came.letters) != expected.letters:
         counts = f"{len(came.letters)} dead letters, {len(set(came.letters))} of them different"
@@ -266,7 +287,18 @@ def versions_grow(partition: int, told: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _state(partition: int, found: PartitionData, expected: PartitionData) -> None:
-    plain_names = ("watermark", "began", "model", "epoch", "as_of", "at_offset", "ticked", "erased_key", "erased_digest")
+    plain_names = (
+        "watermark",
+        "began",
+        "model",
+        "epoch",
+        "as_of",
+        "at_offset",
+        "ticked",
+        "erased_key",
+        "erased_digest",
+        "redirects_digest",
+    )
     same = all(getattr(found, name) == getattr(expected, name) for name in plain_names)
     same &= (found.learned is None) == (expected.learned is None)
     if found.learned is not None and expected.learned is not None:

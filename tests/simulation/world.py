@@ -47,7 +47,8 @@ SESSION_S = 4.0
 SNAPSHOTS_MAX = 6
 ERASURES_MAX = 3
 STRANGER = "a stranger"  # whom nobody knows
-ERASES_FROM = 100  # the turn before which nobody is erased
+MERGES_MAX = 6
+ERASES_FROM = 100  # the turn before which nobody is erased or merged
 EXPIRIES_MAX = 3
 LATE_TURNS = (120, 300)
 # A zombie that commits to a Redis that was put back: beyond the protocol where positions expire then, and where there are no transactions.
@@ -121,6 +122,7 @@ class World:
     profile: Profile = USUAL
     rng: random.Random = field(init=False)
     erasures: dict[int, str] = field(default_factory=dict)  # whom, by turn
+    merges: dict[int, tuple[str, str]] = field(default_factory=dict)  # who into whom, by turn
     job: Job = field(init=False)
     processes: list[Process] = field(default_factory=list)
     expelled: list[tuple[float, str]] = field(default_factory=list)
@@ -154,6 +156,11 @@ class World:
             whom = apart.sample(sorted({event["customer_id"] for event in self.events}), apart.randint(1, ERASURES_MAX))
             self.erasures = {apart.randrange(ERASES_FROM, self.profile.turns): customer for customer in whom}
             self.erasures |= {self.profile.turns: STRANGER} if apart.random() < 0.5 else {}  # with nothing after it
+        apart = random.Random(f"merges of {self.seed}")
+        if apart.random() < self.profile.merges:
+            few = apart.sample(sorted({event["customer_id"] for event in self.events}), 6)  # so that some are merged on, and back
+            pairs = [tuple(apart.sample([*few, STRANGER], 2)) for _ in range(apart.randint(1, MERGES_MAX))]
+            self.merges = {apart.randrange(ERASES_FROM, self.profile.turns + 1): (old, new) for old, new in pairs}
         self.fates = random.Random(f"expiry {self.seed}")
         expires = self.fates.random() < self.profile.expires
         if expires or not self.profile.exactly_once:
@@ -250,6 +257,7 @@ class World:
             elif turn % 40 == 20 and self.snapshots:
                 self.snapshots[rng.randrange(len(self.snapshots))] = self._snapshot(turn)
             self._erase(turn)
+            self._merge(turn)
             self._turn()
         self._send(self.events[sent:])
 
@@ -294,6 +302,14 @@ class World:
             self.job.erase(customer, self.job.clock.now_ms())
             self.befallen.append("erasure")
             self._say(f"erasure: {customer}")
+
+    def _merge(self, turn: int) -> None:
+        """Merge whose turn has come."""
+        if turn in self.merges:
+            old, new = self.merges[turn]
+            self.job.merge(old, new, self.job.clock.now_ms())
+            self.befallen.append("merge")
+            self._say(f"merge: {old} into {new}")
 
     def _wall(self, now_ms: int) -> None:
         """Move the wall clock on."""
@@ -548,8 +564,9 @@ class World:
             self.start()
         working = [process.worker for process in self.processes if not process.dead]
         self._settle(working)
-        if self.profile.turns in self.erasures:
+        if self.profile.turns in {*self.erasures, *self.merges}:
             self._erase(self.profile.turns)
+            self._merge(self.profile.turns)
             self._settle(working)
         if self.rng.random() < 0.5:  # a day on which nothing happens
             self._wall(self.job.clock.now_ms() + 86_400_000)

@@ -123,7 +123,7 @@ def test_the_limits_of_lengths_can_be_set() -> None:
     assert Reason.BAD_EVENT_TYPE == reason(limits=limits, event_type="views")
 
 
-@pytest.mark.parametrize("name", ["$merge", "$", "$view", "$erases", "$eras", "$ERASE"])
+@pytest.mark.parametrize("name", ["$merg", "$", "$view", "$erases", "$eras", "$ERASE"])
 def test_commands_that_are_not_known_are_refused(name: str) -> None:
     assert Reason.UNKNOWN_COMMAND == reason(event_type=name)
     assert Reason.OK == reason(event_type=f"view{name}")
@@ -231,7 +231,7 @@ def test_reasons_come_in_their_order() -> None:
     for field, value in good:
         bad[field] = value
         found.append(reason(**bad))
-    expected = [one for one in Reason if one >= Reason.BAD_EVENT_ID]
+    expected = [one for one in Reason if Reason.BAD_EVENT_ID <= one < Reason.BAD_MERGE]  # which another check gives
     assert [*expected, Reason.OK] == found
     assert Reason.PROPERTY_NOT_A_NUMBER == reason(event_type="purchase", properties={"fee": "x", "a.tip": "1e99"})
 

@@ -312,7 +312,7 @@ def test_eligibility_asks_for_all_of_its_lifetime_counts() -> None:
         ({"event_type": ""}, "event_type is empty"),
         ({"event_type": "t" * 64}, None),
         ({"event_type": "t" * 65}, "event_type is longer than 64 bytes"),
-        ({"event_type": "$merge"}, "event_type is an unknown command"),
+        ({"event_type": "$other"}, "event_type is an unknown command"),
         ({"event_type": "$erase"}, None),
         ({"event_type": "a$"}, None),
     ],
@@ -353,7 +353,7 @@ def test_refused_events_leave_no_trace_and_their_customers_no_row() -> None:
     rows = [
         event(MIDNIGHT - DAY_MS),
         event(MIDNIGHT, quantity=10**13),
-        event(event_type="$merge"),
+        event(event_type="$other"),
         event(END_MS),
         event(customer_id="d", quantity=10**13),
     ]

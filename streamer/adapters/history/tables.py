@@ -17,7 +17,7 @@ from streamer.adapters.history.manifest import Kind
 from streamer.core.history import NUMBERS, PROPERTIES, TEXTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from streamer.core.columns import I32, I64, Bool
     from streamer.core.history import EventColumns, Texts
@@ -29,6 +29,10 @@ NAMELESS = "$"
 """What stands where a customer's or an event's id was taken out."""
 ERASE, ERASED, PASSED = "$erase", "$erased", "$passed"
 """Commands by their event types; the last two are history's own: a customer was erased, and the time of an event of theirs."""
+MERGE, INTO = "$merge", "into"
+"""The command that merges its customer into another, and the property that names that one."""
+STILL = ERASE, ERASED, MERGE
+"""Commands that move no partition's clock."""
 
 Batch: TypeAlias = "Any"  # a `pyarrow.RecordBatch`: Arrow has no types
 
@@ -188,6 +192,24 @@ def texts_of(batch: Batch, column: str) -> list[str]:
 def erased_in(batch: Batch) -> list[str]:
     """Give the ids of those whom commands among some rows erase, in order."""
     return texts_of(batch.filter(pc.equal(batch.column("event_type"), ERASE)), "customer_id")
+
+
+def merges_in(batch: Batch) -> dict[int, str]:
+    """Give whom each command among some rows merges its customer into, by row; "" where it says nothing."""
+    rows = np.flatnonzero(pc.equal(batch.column("event_type"), MERGE).to_numpy(zero_copy_only=False))
+    given = batch.column(PROPERTIES).take(pa.array(rows)).to_pylist() if len(rows) else []
+    return {row: dict(properties or []).get(INTO, "") for row, properties in zip(rows.tolist(), given, strict=True)}
+
+
+def merged_into(batch: Batch, names: Mapping[int, str]) -> Batch:
+    """Let the commands in some rows merge their customers into others, who are named by row."""
+    at = np.zeros(batch.num_rows, np.bool_)
+    at[list(names)] = True
+    said = iter([[(INTO, names[row])] for row in sorted(names)])
+    column = batch.column(PROPERTIES)
+    put = pc.replace_with_mask(pa.array(range(batch.num_rows)), pa.array(at), pa.array([batch.num_rows + i for i in range(len(names))]))
+    joined = pa.concat_arrays([column, pa.array(list(said), column.type)])
+    return batch.set_column(batch.schema.get_field_index(PROPERTIES), batch.schema.field(PROPERTIES), joined.take(put))
 
 
 def occurred_of(batch: Batch) -> I64:

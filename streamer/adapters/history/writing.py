@@ -40,10 +40,14 @@ from streamer.adapters.history.tables import (
     ERASE,
     ERASED,
     GROUP_ROWS,
+    MERGE,
     NAMELESS,
     PASSED,
+    STILL,
     Batch,
     command_rows,
+    merged_into,
+    merges_in,
     occurred_of,
     offsets_of,
     ordered_rows,
@@ -53,12 +57,13 @@ from streamer.adapters.history.tables import (
     timestamps_of,
 )
 from streamer.core.errors import Corrupt, LostOwnership, Misconfigured, Unavailable
-from streamer.core.history import NO_TIME
+from streamer.core.history import NO_TIME, PROPERTIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from streamer.adapters.history.store import Store
+    from streamer.core.columns import Bool
 
 log = logging.getLogger(__name__)
 
@@ -355,26 +360,37 @@ class HistoryWriter:
     def _without(self, partition: int, entry: Entry, customer_id: str) -> Entry:
         def kept() -> Iterator[Batch]:
             for batch in self._rows([entry]):
-                yield batch.filter(pc.not_equal(batch.column("customer_id"), customer_id))
+                nameless = {row: NAMELESS for row, into in merges_in(batch).items() if into == customer_id}
+                whole = merged_into(batch, nameless) if nameless else batch
+                yield whole.filter(pc.not_equal(whole.column("customer_id"), customer_id))
 
         latest = entry.latest_timestamp
         without = self._written(Kind.EVENTS, partition, entry.first, entry.end, kept(), latest, entry.quarantined)
         return replace(without, erased=entry.erased, unscrubbed=entry.unscrubbed)
 
     def _holds(self, path: str, customers: Iterable[str]) -> bool:
-        """Tell whether a file has rows of some customers; one that is gone has none."""
-        wanted = pa.array(list(customers), pa.string())
-        return any(pc.any(pc.is_in(batch.column("customer_id"), wanted)).as_py() for batch in self._ids(path))
+        """Tell whether rows of a file name some customers; one that is gone has none."""
+        return any(names.any() for names in self._naming(path, list(customers)))
 
     def _count(self, path: str, customer_id: str) -> int:
-        return sum(pc.sum(pc.equal(batch.column("customer_id"), customer_id)).as_py() or 0 for batch in self._ids(path))
+        return sum(int(names.sum()) for names in self._naming(path, [customer_id]))
 
-    def _ids(self, path: str) -> Iterator[Batch]:
+    def _naming(self, path: str, customers: Sequence[str]) -> Iterator[Bool]:
+        """Tell which rows of a file name some customers, as theirs or in a command."""
+        wanted = pa.array(customers, pa.string())
+        merging = False
+        for batch in self._columns(path, ["customer_id", "event_type"]):
+            merging |= bool(pc.any(pc.equal(batch.column("event_type"), MERGE)).as_py())
+            yield pc.is_in(batch.column("customer_id"), wanted).to_numpy(zero_copy_only=False)
+        for batch in self._columns(path, ["event_type", PROPERTIES]) if merging else ():
+            yield np.array([into in customers for into in merges_in(batch).values()], np.bool_)
+
+    def _columns(self, path: str, columns: Sequence[str]) -> Iterator[Batch]:
         try:
             source = self._store.open(path)
         except FileNotFoundError:
             return
-        yield from read_parquet(source, ["customer_id"], GROUP_ROWS)
+        yield from read_parquet(source, columns, GROUP_ROWS)
 
     # Scrubbing
 
@@ -410,7 +426,7 @@ class _Taken:
 def _scrubbed(
     batches: Iterable[Batch], partition: int, commands: Mapping[str, int], mark: Callable[[str], str], taken: _Taken
 ) -> Iterator[Batch]:
-    """Take customers out of the rows of a file: their events before their last command, and their names in commands.
+    """Take customers out of the rows of a file: their events before their last command, and their names in commands, others' too.
 
     The time of an event stays where it is the greatest or the least of the file so far: it may have moved the partition's clock.
     """
@@ -418,16 +434,19 @@ def _scrubbed(
     latest, earliest = np.iinfo(np.int64).min, np.iinfo(np.int64).max
     for batch in batches:
         offset, timestamp, occurred = offsets_of(batch), timestamps_of(batch), occurred_of(batch)
+        still = pc.is_in(batch.column("event_type"), pa.array(STILL)).to_numpy(zero_copy_only=False)
         named = np.flatnonzero(pc.is_in(batch.column("customer_id"), wanted).to_numpy(zero_copy_only=False))
         commanding = pc.equal(batch.column("event_type"), ERASE).to_numpy(zero_copy_only=False)
         ids = dict(zip(named.tolist(), texts_of(batch.take(pa.array(named)), "customer_id"), strict=True))
         before = np.array([offset[row] < commands[customer] and not commanding[row] for row, customer in ids.items()], np.bool_)
         gone, marked = named[before], named[commanding[named]]
-        greatest = np.maximum.accumulate(np.concatenate([[latest], occurred]))
-        least = np.minimum.accumulate(np.concatenate([[earliest], occurred]))
-        moved = gone[(occurred[gone] > greatest[gone]) | (occurred[gone] < least[gone])]
+        greatest = np.maximum.accumulate(np.concatenate([[latest], np.where(still, latest, occurred)]))
+        least = np.minimum.accumulate(np.concatenate([[earliest], np.where(still, earliest, occurred)]))
+        moved = gone[~still[gone] & ((occurred[gone] > greatest[gone]) | (occurred[gone] < least[gone]))]
         latest, earliest = int(greatest[-1]), int(least[-1])
         taken.events += len(gone)
+        nameless = {row: mark(into) for row, into in merges_in(batch).items() if offset[row] < commands.get(into, -1)}
+        batch = merged_into(batch, nameless) if nameless else batch  # noqa: PLW2901  # the same rows
         left = np.ones(batch.num_rows, np.bool_)
         left[gone] = left[marked] = False
         rows = np.concatenate([moved, marked])

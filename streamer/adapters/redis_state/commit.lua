@@ -1,6 +1,6 @@
 -- One commit of one partition. KEYS: meta, profiles and, where the commit announces, announced.
 -- ARGV: owner, expected commit id, commit id, next offset, state, outbox, 1 to clear, 1 to keep what follows of erased customers, that,
--- count of customers, lengths, blob, then announced names and values. A commit that clears deletes every profile first.
+-- 1 to keep what follows of customers who were merged, that, count of customers, lengths, blob, then announced names and values. A commit that clears deletes every profile first.
 -- `lengths` has two little-endian uint32 a customer (id, profile); `blob` is every id, then every profile. A profile of length 0 is deleted.
 -- Law: all checks come first, and after the first write nothing can fail. A script that fails keeps what it wrote. Redis decides whether it
 -- is out of memory when a script starts and refuses the first write that takes memory, so the first write here is one.
@@ -21,8 +21,8 @@ if commit_id ~= ARGV[2] then
   return 2
 end
 
-local count = tonumber(ARGV[10])
-local lengths, blob = ARGV[11], ARGV[12]
+local count = tonumber(ARGV[12])
+local lengths, blob = ARGV[13], ARGV[14]
 local ids_bytes = 0
 local total = 0
 local chunk = 1000
@@ -36,7 +36,7 @@ for first = 0, count - 1, chunk do
   end
   sizes[#sizes + 1] = numbers
 end
-if #lengths ~= 8 * count or #blob ~= total or (#ARGV > 12 and #KEYS < 3) then
+if #lengths ~= 8 * count or #blob ~= total or (#ARGV > 14 and #KEYS < 3) then
   return redis.error_reply('ERR lengths and bytes of the commit disagree')
 end
 
@@ -44,6 +44,9 @@ redis.call('HSET', KEYS[1], 'commit_id', ARGV[3], 'previous_commit_id', commit_i
   'claims', '0')
 if ARGV[8] == '1' then
   redis.call('HSET', KEYS[1], 'erased', ARGV[9])
+end
+if ARGV[10] == '1' then
+  redis.call('HSET', KEYS[1], 'redirects', ARGV[11])
 end
 if ARGV[7] == '1' then
   redis.call('UNLINK', KEYS[2])
@@ -72,7 +75,7 @@ for _, numbers in ipairs(sizes) do
     redis.call('HDEL', KEYS[2], unpack(gone, 1, goners))
   end
 end
-for i = 13, #ARGV, 2 do
+for i = 15, #ARGV, 2 do
   redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1])
 end
 return 0

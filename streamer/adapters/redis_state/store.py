@@ -3,7 +3,7 @@
 Keys, all of one partition in one hash slot, and the namespace outside the tag so that a replay's namespace can be renamed into place:
 
 - `<namespace>:{<app>:<partition>}:meta`, a hash: owner, commit_id, previous_commit_id, next_offset, state, outbox, claims,
-  attempts, erased
+  attempts, erased, redirects
 - `<namespace>:{<app>:<partition>}:profiles`, a hash: customer id -> packed profile
 - `<namespace>:{<app>:0}:announced`, a hash: values of the application, what a person asked for, and its partition count
 
@@ -106,8 +106,15 @@ class RedisStateStore:
 
     def erased(self, partition: int) -> bytes:
         """Read what is kept of a partition's erased customers."""
+        return self._beside(partition, b"erased")
+
+    def redirects(self, partition: int) -> bytes:
+        """Read whose events a partition sends on."""
+        return self._beside(partition, b"redirects")
+
+    def _beside(self, partition: int, name: bytes) -> bytes:
         key = self._key(partition, "meta")
-        [reply] = self._read([(key, (b"HGET", key, b"erased"))])
+        [reply] = self._read([(key, (b"HGET", key, name))])
         return bytes(reply or b"")
 
     def note_attempts(self, partition: int, attempts: bytes) -> None:
@@ -256,6 +263,8 @@ class RedisStateStore:
             b"%d" % commit.clears,
             b"%d" % (commit.erased is not None),
             commit.erased or b"",
+            b"%d" % (commit.redirects is not None),
+            commit.redirects or b"",
             b"%d" % (len(profiles.id_bounds) - 1),
             wire.lengths(profiles),
         )
