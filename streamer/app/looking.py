@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from streamer.core.ports import LogRecord, PartitionState, StateStore
 
 APART_MAX = 4
+MARKS_MAX = 8  # offsets that are looked at, whether they hold records
 PARTITIONS = "partitions"  # the name under which the input's partition count is recorded
 
 
@@ -238,12 +239,19 @@ def read_facts(sources: Sources) -> Facts:
     numbers = range(count)
     states, customers = store.read(numbers), store.count(numbers)
     found = tuple(
-        PartitionFacts(p, bool(state.owner), state.next_offset, *sources.log.bounds(place.events, p), known, data_of(p, state))
+        PartitionFacts(p, bool(state.owner), state.next_offset, *_bounds(sources, p, state.next_offset), known, data_of(p, state))
         for p, state, known in zip(numbers, states, customers, strict=True)
     )
     versions = {number: sources.model(number) for number in {p.data.model for p in found if p.data is not None and p.data.model}}
     request = (store.announced(RECONCILE) or b"").decode()
     return Facts(place, sources.needs, sources.declaration.version, recorded, found, versions, request)
+
+
+def _bounds(sources: Sources, partition: int, position: int) -> tuple[int, int]:
+    """Read where a partition of the input begins and ends; marks of transactions after the position are nothing that is left."""
+    first, end = sources.log.bounds(sources.place.events, partition)
+    few = first <= position < end <= position + MARKS_MAX
+    return first, position if few and not sources.log.between(sources.place.events, partition, position, end) else end
 
 
 def partition_counts(sources: Sources) -> tuple[int | None, int | None]:

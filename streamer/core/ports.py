@@ -268,7 +268,10 @@ class EventLog(Protocol):
         """Read the partition's first offset and high watermark."""
 
     def end(self, partition: int) -> int | None:
-        """Give the high watermark that came with the partition's latest records, without asking; None before there was one."""
+        """Give the high watermark that came with the partition's latest records, without asking; None before there was one.
+
+        Where nothing but marks of transactions is left below it, it is the position.
+        """
 
     def close(self) -> None:
         """Leave the group (a static member stays in it)."""

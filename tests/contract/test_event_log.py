@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from streamer.core.ports import Committed, OffsetOutOfRange, Rebalanced, Unavailable
+from streamer.core.ports import Committed, OffsetOutOfRange, OutRecord, Rebalanced, Topic, Unavailable
 from tests.contract.kafka_worlds import FakeWorld, RealWorld, World
 
 if TYPE_CHECKING:
@@ -247,6 +247,28 @@ def test_the_end_comes_with_the_records_of_a_partition(world: World, logs: Calla
     log.start(0, 0)
     assert 3 == len(fetch_until(world, log, lambda found: len(found) == 3, records_max=2))
     assert 3 == log.end(0)
+
+
+def test_marks_of_transactions_are_nothing_that_is_left(world: World, logs: Callable[..., EventLog]) -> None:
+    topic = world.create(1)
+    writes = world.transactions({Topic.EVENTS: topic}, topic, uuid.uuid4().hex)
+    writes.settle(20.0)
+    log = logs(topic, group())
+    assigned(world, log, {0})
+    log.start(0, 0)
+    for n in (1, 2):
+        writes.begin()
+        writes.send([OutRecord(Topic.EVENTS, 0, b"k", b"a", ())] * 2)
+        writes.commit(20.0)
+        last = fetch_until(world, log, lambda found: len(found) == 2)[-1][1]
+        assert 3 * n - 2 == last
+        for _ in range(world.patience):
+            if log.end(0) == last + 1:
+                break
+            assert [] == rows(log.fetch(10, 0.1, 0.0))
+        assert last + 1 == log.end(0)
+        assert last + 2 == log.bounds(0)[1]
+    writes.close()
 
 
 @both_protocols

@@ -411,7 +411,10 @@ class FakeEventLog:
         return log.first, log.high
 
     def end(self, partition: int) -> int | None:
-        return self.broker.topics[self._topic][partition].high if partition in self._next else None
+        if partition not in self._next:
+            return None
+        log, position = self.broker.topics[self._topic][partition], self._next[partition]
+        return position if not log.open and not log.committed(position) else log.high
 
     def close(self) -> None:
         self._tell(sorted(self._mine))

@@ -88,6 +88,14 @@ def text(shown: RenderableType) -> str:
     return captured.get()
 
 
+def test_marks_of_transactions_are_no_lag(job: Job) -> None:
+    job.broker.topics[INPUT][0].high += 2
+    seen = status_of(read_facts(sources_of(job)))
+    assert (0, 301) == (seen.lag_records, seen.end_offset)
+    job.broker.append(INPUT, 0, b"k", b"v")
+    assert 3 == status_of(read_facts(sources_of(job))).lag_records
+
+
 def test_a_status_adds_up(job: Job) -> None:
     seen = status_of(read_facts(sources_of(job)))
     assert ("running", 0, CUSTOMERS + 1) == (seen.state, seen.lag_records, seen.customers)

@@ -55,10 +55,10 @@ _FIXED = {
     "enable.auto.offset.store": False,
     "isolation.level": "read_committed",
     "auto.offset.reset": "error",
-    "enable.partition.eof": False,
+    "enable.partition.eof": True,  # tells that all before an offset was delivered: it may be the mark of a transaction alone
 }
 _OUT_OF_RANGE = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)  # noqa: SLF001  # librdkafka's own codes begin so
-_HARMLESS = (KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXCEEDED)  # noqa: SLF001
+_HARMLESS = (KafkaError._MAX_POLL_EXCEEDED,)  # noqa: SLF001
 _STALE_COMMIT = (
     KafkaError.ILLEGAL_GENERATION,
     KafkaError.UNKNOWN_MEMBER_ID,
@@ -98,6 +98,7 @@ class KafkaEventLog:
         self._deferred: list[StreamerError] = []
         self._mine: set[int] = set()
         self._stuck: set[int] = set()
+        self._delivered: dict[int, int] = {}  # the offset below which everything was, where the end was reached
         self._commit_error: KafkaError | None = None
         self._before_revoked: Callable[[Sequence[int]], None] | None = None
         fixed = {**_FIXED, "group.id": group, **_assignor(settings)}
@@ -162,6 +163,7 @@ class KafkaEventLog:
         except KafkaException as error:
             raise explain(error_of(error), f"starting {self._topic}[{partition}]") from error
         self._floor[partition] = offset
+        self._delivered.pop(partition, None)
 
     def pause(self, partitions: Sequence[int]) -> None:
         """Deliver nothing from these until `start`."""
@@ -227,11 +229,16 @@ class KafkaEventLog:
         return self._watermarks.of(self._topic, partition)
 
     def end(self, partition: int) -> int | None:
-        """Give the high watermark that came with the partition's latest records, without asking; None before there was one."""
+        """Give the high watermark that came with the partition's latest records, without asking; None before there was one.
+
+        Where nothing but marks of transactions is left below it, it is the position.
+        """
         try:
             _, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
         except KafkaException:
             return None
+        if high >= 0 and self._delivered.get(partition, -1) >= high and self._floor[partition] != NEVER:
+            return int(self._floor[partition])
         return None if high < 0 else int(high)
 
     def close(self) -> None:
@@ -287,6 +294,8 @@ class KafkaEventLog:
                 if self._floor[partition] != NEVER:
                     self._deferred.append(OffsetOutOfRange(partition, int(self._floor[partition])))
                     self._floor[partition] = NEVER
+            elif error.code() == KafkaError._PARTITION_EOF and partition is not None:  # noqa: SLF001
+                self._delivered[partition] = message.offset() or 0
             elif error.code() in _HARMLESS:
                 LOG.warning("%s: %s", self._watch.what, error.str())
             else:
