@@ -25,7 +25,7 @@ from confluent_kafka import Producer
 
 import schemas
 from streamer.adapters.avro import codec, wire
-from streamer.app import wiring
+from streamer.app import erasing, merging, wiring
 from streamer.core.partition import unpack_state
 from tests.chaos.cluster import SESSION_S, Cluster
 from tests.chaos.script import Script
@@ -87,6 +87,7 @@ eligibility:
   events: 3
 """
 TIME = {"STREAMER_MODEL__RETENTION_S": "11d", "STREAMER_TIME__TICK_AFTER_S": "1s"}
+COMMANDED = 12
 LULLS = 8
 LULL_SHARE = 0.3  # of the time between the begins of two
 # What the logs tell of: the line, and what it is called in a summary.
@@ -188,6 +189,7 @@ class Outcome:
     verdict: Verdict
     befallen: Counter[str]
     points: Counter[str]
+    commands: Counter[str]
     told: Counter[str]
     took_s: float
 
@@ -198,6 +200,7 @@ class Outcome:
             f"seed {self.script.seed} ({self.script.protocol} protocol, {'static' if self.script.static else 'other'} members, batches of "
             f"{self.script.records_max}): {v.events:,} events, {v.customers:,} customers, {v.changes:,} changes, {v.letters} dead letters, "
             f"{v.epochs} epochs, {v.ticks} ticks, {v.decayed} moved and {v.expired} left by time alone; "
+            f"{self.commands['erasures']} erasures, {self.commands['merges']} merges, {v.sent} events sent on; "
             f"{b['kill']} kills, {self.points.total()} of them at named calls, {b['zombie']} zombies, "
             f"{b['broker']} broker restarts, {b['loss']} losses of Redis, {b['cut']} connections cut; "
             f"{', '.join(f'{self.told[name]} {name}' for name in TOLD)}; in {self.took_s:.0f} s: "
@@ -223,7 +226,9 @@ class Run:
         self.starts = 0
         self._say = say
         self._rng = random.Random(script.seed)
-        self._events: list[tuple[bytes, bytes]] = []
+        self._events: list[tuple[bytes, bytes, int]] = []  # key, value, and the partition, or -1 where the key decides
+        self.commands: Counter[str] = Counter()
+        self.erased: set[str] = set()
         self._sent = 0
         self._due = 0  # events whose time has come; those of a lull are held back
         self._topic = ""
@@ -261,7 +266,7 @@ class Run:
                     self._done += 1
                 self._rest()
                 self._stop()
-                verdict = judge(self._direct(), end(subscriber, self.directory))
+                verdict = judge(self._direct(), end(subscriber, self.directory), self.erased)
             except BaseException:
                 self._show_threads()
                 raise
@@ -272,7 +277,8 @@ class Run:
                 subscriber.wait()
                 if self._producer is not None:
                     self._producer.purge()
-        return Outcome(self.script, verdict, self.befallen, self.points, self._told(), time.monotonic() - self._begun_s)
+        took_s = time.monotonic() - self._begun_s
+        return Outcome(self.script, verdict, self.befallen, self.points, self.commands, self._told(), took_s)
 
     def _show_threads(self) -> None:
         """Have each worker that is still there say where it is, in its log."""
@@ -303,12 +309,13 @@ class Run:
         """Write all events, some of them twice, and some that are nonsense."""
         rng, count = self._rng, self.counts.events
         for event in shop(int(count * 0.98), max(300, count // 15), self.script.seed):
-            record = event["customer_id"].encode(), wire.framed(codec.encode("behaviour_event", event), 1)
+            record = event["customer_id"].encode(), wire.framed(codec.encode("behaviour_event", event), 1), -1
             self._events.append(record)
             if rng.random() < 0.01:
                 self._events.insert(rng.randrange(max(0, len(self._events) - 300), len(self._events)), record)
             if rng.random() < 0.01:
-                self._events.append((record[0], b"nonsense"))
+                self._events.append((record[0], b"nonsense", -1))
+        self._command()
         self._topic = self.job.config.topics.events
         self._producer = Producer(
             {
@@ -320,6 +327,20 @@ class Run:
             }
         )
 
+    def _command(self) -> None:
+        """Erase and merge some customers, in the midst of their events, and now and then somebody who was merged or erased already."""
+        rng = random.Random(f"commands of {self.script.seed}")
+        few = [key.decode() for key, _, _ in rng.sample(self._events, COMMANDED)]
+        for n in range(COMMANDED):
+            at = rng.randrange(len(self._events) // 5, len(self._events))
+            when = BEGIN_MS + int(at / len(self._events) * DAYS * DAY_MS)
+            old, new = rng.sample(few, 2)
+            what = "erasures" if n % 3 == 0 and old != new else "merges"
+            sent = erasing.commands(old, PARTITIONS, 1, when) if what == "erasures" else merging.commands(old, new, PARTITIONS, 1, when)
+            self._events[at:at] = [(one.key or b"", one.value or b"", one.partition) for one in sent]
+            self.commands[what] += 1
+            self.erased |= {old} if what == "erasures" else set()
+
     def _pass(self, count: int) -> None:
         """Let the time of so many more events come, and send those that are due, unless it is a lull."""
         if self._sent == len(self._events):
@@ -329,8 +350,8 @@ class Run:
         self._wall(BEGIN_MS + int(share * DAYS * DAY_MS))
         if share < 1.0 and share * LULLS % 1.0 > 1.0 - LULL_SHARE:
             return
-        for key, value in self._events[self._sent : self._due]:
-            self._producer.produce(self._topic, value, key)
+        for key, value, partition in self._events[self._sent : self._due]:
+            self._producer.produce(self._topic, value, key, partition)
         self._sent = self._due
         self._producer.poll(0)
 
@@ -491,7 +512,7 @@ class Run:
             raise Violated(message)
         self._wall(BEGIN_MS + (DAYS + 1) * DAY_MS)  # a day on which nothing happens
         with wiring.Watcher(self._direct().config) as watcher:
-            ends = watcher.ends()
+            tail = wiring.kafka_tail(self._direct().config)
             seen: list[Any] = []
             since = time.monotonic()
 
@@ -501,15 +522,17 @@ class Run:
                 now = [(state.owner, state.commit_id, state.next_offset) for state in states]
                 if now != seen:
                     seen[:], since = now, time.monotonic()
-                done = all(state.commit_id and state.next_offset >= end for state, end in zip(states, ends, strict=True))
+                if time.monotonic() - since <= CALM_S:
+                    return False
+                places = zip(range(PARTITIONS), states, watcher.ends(), strict=True)
                 return (
-                    done
+                    all(state.commit_id and not tail.between(self._topic, p, state.next_offset, end) for p, state, end in places)
                     and not any(unpack_state(state.state).rebuilding for state in states)
                     and watcher.settled(states, least=1)
-                    and time.monotonic() - since > CALM_S
                 )
 
             self._until("everything is at rest", calm, REST_S)
+            tail.close()
 
     def _stop(self) -> None:
         """Stop everybody cleanly."""

@@ -1,8 +1,8 @@
 """A subscriber of `segment-changes` that knows the schema and nothing else of this project.
 
 `python subscriber.py BOOTSTRAP TOPIC SCHEMA OUT` reads every partition from its start, `read_committed`, and appends what it sees to OUT,
-a line of JSON a change: partition, offset, key, change_id, version and the value in hexadecimal. Told to stop (SIGTERM), it goes on to the
-end of every partition first.
+a line of JSON a record: partition, offset, key, and the value in hexadecimal, which is null of a tombstone; of a change change_id and
+version too. Told to stop (SIGTERM), it goes on to the end of every partition first.
 """
 
 from __future__ import annotations
@@ -57,15 +57,10 @@ def main(bootstrap: str, topic: str, schema_file: str, out: str) -> None:
                         ended.add(partition)
                 continue
             position[partition] = message.offset() + 1
-            change: Any = fastavro.schemaless_reader(io.BytesIO(message.value()[ID_BYTES:]), schema)
-            seen = {
-                "partition": partition,
-                "offset": message.offset(),
-                "key": message.key().decode(),
-                "change_id": change["change_id"],
-                "version": change["version"],
-                "value": message.value().hex(),
-            }
+            seen: dict[str, Any] = {"partition": partition, "offset": message.offset(), "key": message.key().decode(), "value": None}
+            if message.value() is not None:  # else it is a tombstone
+                change: Any = fastavro.schemaless_reader(io.BytesIO(message.value()[ID_BYTES:]), schema)
+                seen |= {"change_id": change["change_id"], "version": change["version"], "value": message.value().hex()}
             lines.write(json.dumps(seen) + "\n")
     consumer.close()
 

@@ -34,3 +34,5 @@ def test_whatever_befalls_real_servers_nothing_is_lost_and_nothing_doubled(tmp_p
     assert outcome.verdict.ticks > 0
     assert outcome.verdict.decayed > 0
     assert outcome.verdict.expired > 0
+    assert outcome.commands["erasures"] > 0
+    assert outcome.verdict.sent > outcome.commands["merges"] > 0

@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import redis
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
 from streamer.adapters.declaration_file import load as load_declaration
@@ -23,6 +24,7 @@ from tests.simulation.oracle import Replay, Rules, Said, plain
 from tests.simulation.verdict import Found, Violated, compare, sent_on, source_offset
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from streamer.core.ports import StateStore
@@ -42,36 +44,40 @@ class Verdict(NamedTuple):
     ticks: int  # of idle partitions' clocks
     decayed: int  # changes of customers for whom only time had passed
     expired: int  # changes of those who were silent for too long
+    sent: int  # events that merges sent on
 
 
-def judge(job: Job, seen_file: Path) -> Verdict:
-    """Compare a job at rest with its replay.
+def judge(job: Job, seen_file: Path, erased: Collection[str] = ()) -> Verdict:
+    """Compare a job at rest with its replay; nothing in Redis may name who was `erased`.
 
     Raises:
         Violated: says what differs.
 
     """
-    seen = [json.loads(line) for line in seen_file.read_text(encoding="utf-8").splitlines()]
+    came = [json.loads(line) for line in seen_file.read_text(encoding="utf-8").splitlines()]
+    seen = [one for one in came if one["value"] is not None]
     once_and_in_order(seen)
     config = job.config
     declaration = load_declaration(config.features.declaration)
     store, reader = wiring.state_store(config), wiring.topic_reader(config)
-    intake = wiring.make_intake(config, declaration, wiring.schema_source(config))
+    source = wiring.schema_source(config)
+    intake = wiring.make_intake(config, declaration, source)
     shelf = ModelShelf(store, reader, config.model.name)
-    rules = Rules(declaration, plan(declaration), intake, shelf, wiring.change_writer(config, declaration, 0))
+    writer, schema_id = wiring.change_writer(config, declaration, 0), wiring.events_schema(config, source)
+    rules = Rules(declaration, plan(declaration), intake, shelf, writer, events_schema=schema_id)
     letters = [letter for place in range(_partitions_of_letters(job)) for letter in reader.read(Topic.DEAD_LETTERS, place, 0, READ_S)]
-    verdict = Verdict(0, len(seen), len(letters), 0, 0, 0, 0, 0)
     events = [_events(job, partition) for partition in range(job.partitions)]
     sent = sent_on([record for records, _ in events for record in records], job.partitions)
+    verdict = Verdict(0, len(seen), len(letters), 0, 0, 0, 0, 0, sum(map(len, sent)))
     for partition, (records, high) in enumerate(events):
         entries = journal.read(reader.read(Topic.JOURNAL, partition, 0, READ_S))
         expected = Replay(rules, partition).run(Said(records, high, entries))
         found = Found(
             [plain(bytes.fromhex(one["value"])) for one in seen if one["partition"] == partition],
             _profiles(store, partition),
-            _data(store, partition, high),
+            _data(store, partition, records[-1].offset + 1 if records else 0),
             [source_offset(dict(letter.headers)) for letter in letters if source_partition(letter.headers) == partition],
-            [bytes.fromhex(one["key"]) for one in seen if one["partition"] == partition and one["value"] is None],
+            [one["key"].encode() for one in came if one["partition"] == partition and one["value"] is None],
             sent[partition],
         )
         compare(partition, expected, found)
@@ -88,9 +94,22 @@ def judge(job: Job, seen_file: Path) -> Verdict:
     if not report.clean:
         message = f"sums and profiles disagree: {report.findings}"
         raise Violated(message)
+    _unforgotten(config.redis.url, erased)
     reader.close()
     store.close()
     return verdict
+
+
+def _unforgotten(redis_url: str, erased: Collection[str]) -> None:
+    """Search every key of Redis for who was erased."""
+    client: Any = redis.Redis.from_url(redis_url)
+    for key in client.scan_iter():
+        texts = [key, *(text for pair in client.hgetall(key).items() for text in pair)]
+        left = [customer for customer in erased if any(customer.encode() in text for text in texts)]
+        if left:
+            message = f"{key} of Redis still names {', '.join(left)}, who was erased"
+            raise Violated(message)
+    client.close()
 
 
 def once_and_in_order(seen: list[dict[str, Any]]) -> None:
@@ -143,10 +162,10 @@ def _profiles(store: StateStore, partition: int) -> dict[bytes, bytes]:
     return found
 
 
-def _data(store: StateStore, partition: int, high: int) -> PartitionData:
+def _data(store: StateStore, partition: int, end: int) -> PartitionData:
     [state] = store.read([partition])
-    if state.next_offset != high:
-        message = f"partition {partition}: at offset {state.next_offset} of {high}"
+    if state.next_offset != end:
+        message = f"partition {partition}: at offset {state.next_offset} of {end}"
         raise Violated(message)
     return unpack_state(state.state)
 
