@@ -95,6 +95,7 @@ def backtest(
 
 def read(source: str, mapping: str | None, features: Path | None, settings: Settings) -> tuple[Log, tuple[str, ...]]:
     """Read a file, or all of a history, since what is spent after the period counts, too; also gives what should be known of it."""
+    from offline.commands import events_of
     from offline.event_files import read_events
     from offline.events import Reading
     from offline.replaying import log_of
@@ -107,7 +108,7 @@ def read(source: str, mapping: str | None, features: Path | None, settings: Sett
         return log_of(Reading(found.declaration), found.batches), found.warnings
     reading, history = Reading(load(declaration)), open_history(source)
     cutoff = history.manifest().cutoff(LATEST_MS)
-    return log_of(reading, history.events(cutoff, columns=reading.columns)), ()
+    return log_of(reading, events_of(history, cutoff, reading.columns)), ()
 
 
 def described(outcomes: Sequence[Outcome], period: Period, about: dict[str, Any]) -> dict[str, Any]:

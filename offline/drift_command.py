@@ -102,9 +102,10 @@ def _reference(kept: Kept, history: History, reading: Reading, settings: Setting
 
 
 def _computed(history: History, reading: Reading, settings: Settings, as_of: int, progress: Callable[[str, int, int], None]) -> Computed:
+    from offline.commands import events_of
     from offline.features import compute
 
-    events = history.events(history.manifest().cutoff(as_of), columns=reading.columns)
+    events = events_of(history, history.manifest().cutoff(as_of), reading.columns)
     fit = settings.fit
     return compute(reading, events, as_of, buckets=fit.buckets, rows_in_memory=fit.rows_in_memory, progress=progress)
 

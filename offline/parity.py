@@ -8,7 +8,7 @@ The order of work, for a partition: 1. its state is read, with `a`; 2. its profi
 events up to `b` are folded, from the history and, beyond its end, from Kafka; 5. both are compared; 6. whoever differs, or had an event
 between `a` and `b`, is read again at one commit, folded up to its very offset, and compared once more.
 
-Customers who were erased are left out: `streamer erase --status` looks at them.
+Customers who were erased are left out (`streamer erase --status` looks at them), and who was merged: their events are in two partitions.
 
 What is compared are the measures, the features as of the later of both clocks, and what else is remembered. Which segment a customer is in
 depends on a path, and is not looked at here.
@@ -28,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from offline.commands import ERASE, MERGE, MERGED
 from offline.events import SCHEMA, customer_hashes, take, texts_of
 from offline.features import BUCKETS, ROWS_IN_MEMORY, Spill
 from offline.folding import Profiles
@@ -55,7 +56,6 @@ LOOKS_MAX = 50  # at an exact offset of a partition under load
 AGAIN_MAX = 5_000  # customers read again at once; each look takes a few milliseconds
 NAMED_MAX = 1_000
 PARTITIONS = "partitions"
-ERASE = "$erase"
 KINDS = (MISMATCH, MISSING, EXTRA, DAMAGED)
 LIVE = pa.schema([pa.field("customer_id", pa.binary()), pa.field("profile", pa.binary())])
 
@@ -142,7 +142,7 @@ class Report:
     """What a comparison found. `offsets` says up to where each partition was compared."""
 
     equal: int = 0
-    erased: int = 0  # customers left out
+    erased: int = 0  # customers left out, for they were erased or merged
     unsettled: int = 0  # customers who could not be read at an exact offset, for the load
     customers: Counter[str] = field(default_factory=Counter)  # by kind
     features: Counter[str] = field(default_factory=Counter)  # customers whose feature or measure differs
@@ -216,7 +216,7 @@ class _Comparison:
         manifest = sources.history.manifest().events.get(partition)
         self._archived = (manifest.next_offset or 0) if manifest is not None else 0
         self._rows = manifest.rows if manifest is not None else 0
-        self._commanded: set[bytes] = set()  # who is erased by a command that names them still
+        self._commanded: set[bytes] = set()  # who was merged, or is erased by a command that names them still
         self._erased = NOBODY  # the hashes of all who were erased
 
     def run(self) -> bool:
@@ -298,7 +298,7 @@ class _Comparison:
             found.append(self._sources.tail.events(partition, begin, cut.offset, cut.data.passed_over))
         for batch in chain.from_iterable(found):
             wanted = chosen(customer_hashes(batch))
-            commands = batch.filter(pc.equal(batch.column("event_type"), ERASE))
+            commands = batch.filter(pc.is_in(batch.column("event_type"), pa.array([ERASE, MERGE, MERGED])))
             self._commanded.update(str(one).encode() for one in commands.column("customer_id").to_pylist())
             if len(self._erased):
                 wanted &= ~self._are_erased(*texts_of(batch.column("customer_id")))
@@ -333,7 +333,7 @@ class _Comparison:
         self._again(reading, profiles, again, end)
 
     def _left_out(self, customers: set[bytes]) -> set[bytes]:
-        """Find those of some customers who were erased."""
+        """Find those of some customers who were erased or merged."""
         found = customers & self._commanded
         if len(self._erased) and customers:
             ordered = sorted(customers)

@@ -91,6 +91,7 @@ def studied(
         BadInput: no event is valid.
 
     """
+    from offline.commands import events_of
     from offline.events import Reading
     from offline.report.ledger import ledger_of
     from offline.report.study import Subject, of_log
@@ -103,7 +104,7 @@ def studied(
     reading = Reading(declaration)
     progress("reading the events")
     cutoff = history.manifest().cutoff(END_MS if wanted.whole_log else until)
-    ledger = ledger_of(reading, history.events(cutoff, columns=reading.columns), until)
+    ledger = ledger_of(reading, events_of(history, cutoff, reading.columns), until)
     about, words = described(declaration)
     subject = Subject(kept.version, about, words, kept.details | {"sha256": kept.sha256}, previous.version if previous else None)
     progress("counting")

@@ -80,7 +80,9 @@ class History(Protocol):
     def manifest(self) -> Manifest:
         """Give its manifest."""
 
-    def events(self, cutoff: Mapping[int, int], columns: Sequence[str] | None = None) -> Iterator[Any]:
+    def events(
+        self, cutoff: Mapping[int, int], columns: Sequence[str] | None = None, *, first: Mapping[int, int] | None = None
+    ) -> Iterator[Any]:
         """Give the events before a cut-off, in batches, in the order of partition and offset."""
 
     def journal(self, partition: int) -> Sequence[Decided]:
@@ -185,6 +187,7 @@ def run(request: Request, history: History, shelf: Shelf, settings: Settings, pr
 
     Raises a `StreamerError` where the history, the settings or the shelf can't be used.
     """
+    from offline.commands import events_of
     from offline.events import Reading
     from offline.features import compute
     from offline.reseed import Wanted, reseed
@@ -209,7 +212,7 @@ def run(request: Request, history: History, shelf: Shelf, settings: Settings, pr
     with _pool(request) as pool:
         computed = compute(
             reading,
-            history.events(cutoff, columns=reading.columns),
+            events_of(history, cutoff, reading.columns),
             request.as_of,
             buckets=settings.fit.buckets,
             rows_in_memory=settings.fit.rows_in_memory,

@@ -82,8 +82,11 @@ class FakeHistory:
         assert partition == 0
         return self.decisions
 
-    def events(self, cutoff: Mapping[int, int], columns: Sequence[str] | None = None) -> Iterator[Any]:
-        """Give the wanted columns of the events before the cut-off."""
+    def events(
+        self, cutoff: Mapping[int, int], columns: Sequence[str] | None = None, *, first: Mapping[int, int] | None = None
+    ) -> Iterator[Any]:
+        """Give the wanted columns of the events before the cut-off, all of them."""
+        assert first is None
         self.read.append(cutoff[0])
         for batch in batches(self.records[: cutoff[0]]):
             yield batch.select(list(columns or batch.schema.names))
