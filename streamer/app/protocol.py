@@ -17,6 +17,8 @@ Working:
 
 9. A commit whose outbox names customers who were erased, or may, says so in the state, until another commit has taken the outbox's place:
    the next batch's, or where none comes one that publishes nothing. No byte of an id stays in Redis.
+10. A commit that sends something on because of a merge, to other partitions of the input, writes a line of its own partition's journal, so
+   that the end of the output (6e, 6f) tells of it. A rebuild sends nothing on.
 
 Assignment:
 

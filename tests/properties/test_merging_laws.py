@@ -1,4 +1,4 @@
-"""The law of merges: what comes of two ids is what it were had all events borne the one, and a table says of each event alone whose it is."""
+"""The law of merges: what comes of two ids is what it were had all events borne the one, and a table says of each event whose it is."""
 
 from __future__ import annotations
 
