@@ -16,6 +16,7 @@ from streamer.core.columns import read_only
 from streamer.core.declaration import DAY_MS, HOUR_MS, Lifetime
 from streamer.core.errors import Corrupt, Misconfigured
 from streamer.core.fold import CENTROID_ONE, VOTE_ONE
+from streamer.core.merging import Redirects, target
 from streamer.core.model import NEW, features_as_of, votes
 from streamer.core.partitioning import partition_of
 from streamer.core.profile import (
@@ -154,6 +155,17 @@ def find_customer(sources: Sources, customer_id: str, now_ms: int | None = None)
         _readable(work, customer_id, partition)
         return customer_of(sources, work, data, Where(customer_id, partition, expected), now_ms)
     return None
+
+
+def merged_into(sources: Sources, customer_id: str) -> tuple[str, int] | None:
+    """Find whom a customer was merged into whose events are sent on still, and until which event time (ms); None where nobody is known."""
+    _, count = partition_counts(sources)
+    key = customer_id.encode()
+    to = Redirects.unpack(sources.store.redirects(partition_of(key, count))).to if count else {}
+    if key not in to:
+        return None
+    until = to[key].until
+    return (target(to, key, until - 1) or to[key].customer).decode(), until
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,8 +40,9 @@ def customer(
     Exit status 1 if the customer is not known.
     """
     from streamer.app.clock import SystemClock
-    from streamer.app.customer import find_customer
+    from streamer.app.customer import find_customer, merged_into
     from streamer.app.looking import Recent, recent_changes
+    from streamer.app.showing import utc
     from streamer.app.wiring import sources
 
     with sources(session_of(context).config()) as found:
@@ -50,6 +51,11 @@ def customer(
         if seen is None:
             told = f"customer {customer_id} is not known to {place.app} in namespace {place.namespace}"
             remedy = "check the id; if events were just sent, see `streamer status` for the lag"
+            merged = merged_into(found, customer_id)
+            if merged is not None:
+                new, until = merged
+                told = f"customer {customer_id} was merged into {new}, and events before {utc(until)} UTC are sent on"
+                remedy = f"see `streamer customer {new}`"
             typer.echo(f"streamer: {told}: {remedy}", err=True)
             raise typer.Exit(UNKNOWN_CUSTOMER)
         there = found.log.partitions(place.changes) is not None

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from streamer.adapters.kafka.tailing import Came
-from streamer.app.customer import find_customer
+from streamer.app.customer import find_customer, merged_into
 from streamer.app.customer_command import _show
 from streamer.app.looking import Needs, Place, Recent, Sources, apart, read_facts, recent_changes, segments_of, status_of, typical
 from streamer.app.models import ModelShelf
@@ -195,6 +195,19 @@ def test_without_a_model_it_is_said_what_the_first_one_waits_for() -> None:
     customer = find_customer(sources_of(job), "c001")
     assert customer is not None
     assert (None, (), None) == (customer.segment_id, customer.distances, customer.vote)
+
+
+def test_who_was_merged_is_told_with_whom(job: Job) -> None:
+    assert merged_into(sources_of(job), "c001") is None
+    at = 1_700_000_000_000 + 41 * 86_400_000
+    job.gone("a")
+    for old, new in (("c001", "c002"), ("c002", "c003")):
+        job.merge(old, new, at)
+    job.settle(job.worker("b", redirect_ms=1_000))
+    sources = sources_of(job)
+    assert find_customer(sources, "c001") is None
+    assert [("c003", at + 1_000)] * 2 == [merged_into(sources, customer) for customer in ("c001", "c002")]
+    assert merged_into(sources, "c003") is None
 
 
 def test_a_topic_that_has_grown_and_another_declaration_are_told(job: Job) -> None:
