@@ -816,9 +816,15 @@ def fold(
             changes = _roomier(changes)
 
 
+_NOBODY: dict[int, Work] = {}  # by the plan's tag: laid out once
+
+
 def nobody(plan: Plan) -> Work:
     """Lay out the columns of no customers."""
-    return unpack(plan, read_only(np.zeros(0, np.uint8)), np.zeros(1, np.int64), np.zeros(0, np.int64))
+    tag = int(plan.tag)
+    if tag not in _NOBODY:
+        _NOBODY[tag] = unpack(plan, read_only(np.zeros(0, np.uint8)), np.zeros(1, np.int64), np.zeros(0, np.int64))
+    return _NOBODY[tag]
 
 
 def _travelling(plan: Plan, work: Work, u: int) -> Away:
