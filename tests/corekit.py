@@ -19,8 +19,9 @@ from streamer.core import fold as folding
 from streamer.core.columns import read_only
 from streamer.core.declaration import Declaration, declare
 from streamer.core.erasure import NOBODY, Rule, heed, make_rule
-from streamer.core.fold import CAUSES, ERASE, ERASED, PASSED, TALLIES, Rows
+from streamer.core.fold import CAUSES, ERASE, ERASED, MERGE, MERGED, PASSED, TALLIES, Rows
 from streamer.core.intake import Customers
+from streamer.core.merging import NO_REDIRECTS, Merges, direct
 from streamer.core.model import Decision, ModelVersion, Scaling, Segment, features_as_of
 from streamer.core.partition import (
     DONE,
@@ -41,12 +42,13 @@ from tests import oracle
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from streamer.core.columns import F64, I64, U8, U64
+    from streamer.core.columns import F64, I64, U8, U64, Bool
+    from streamer.core.merging import Redirects
 
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
 T0 = 1_700_006_400_000  # a midnight
-COMMANDS = {"$erase": ERASE, "$erased": ERASED, "$passed": PASSED}
+COMMANDS = {"$erase": ERASE, "$erased": ERASED, "$passed": PASSED, "$merge": MERGE, "$merged": MERGED}
 REFUSE, ACCEPT = make_rule("a secret", refuse=True), make_rule("a secret", refuse=False)
 
 
@@ -111,6 +113,17 @@ def as_rows(declaration: Declaration, events: Sequence[Event], slot: Mapping[tup
     )
 
 
+def _only(rows: Rows, kept: Bool) -> Rows:
+    return rows._replace(**{name: np.ascontiguousarray(getattr(rows, name)[..., kept]) for name in rows._fields})
+
+
+def _said(one: Event) -> bytes | None:
+    """Give what a command of a merge says."""
+    if one.row["event_type"] == "$merge":
+        return str(one.row["into"]).encode()
+    return bytes(one.row["profile"]) if one.row["event_type"] == "$merged" else None
+
+
 def hashed(text: str) -> int:
     """Hash a text's bytes."""
     return xxhash.xxh64_intdigest(text.encode())
@@ -162,11 +175,14 @@ class Stream:
     tally: I64 = field(default_factory=lambda: np.zeros(TALLIES, np.int64))
     rule: Rule = REFUSE
     refused: int = 0
+    redirect_ms: int = DAY_MS
+    sent: list[tuple[str, bytes | None]] = field(default_factory=list)  # to whom, and the profile, if it is one
 
     def __post_init__(self) -> None:
         """Begin every partition at nothing."""
         self.plan = plan(self.declaration)
         self.erased: Sequence[U64] = [NOBODY] * self.parts
+        self.redirects: Sequence[Redirects] = [NO_REDIRECTS] * self.parts
         self.states = self.states or [pack_state(PartitionData(self.declaration.version)) for _ in range(self.parts)]
 
     @classmethod
@@ -185,12 +201,18 @@ class Stream:
         slot = {key: u for u, key in enumerate(names)}
         rows = as_rows(self.declaration, events, slot)
         start = np.searchsorted([part for part, _ in names], np.arange(self.parts + 1))
-        heeded = heed(
-            self.rule, rows, np.arange(len(rows.slot)), Customers(*joined([name.encode() for _, name in names]), start), self.erased, {}
-        )
-        rows = rows._replace(**{name: np.ascontiguousarray(getattr(rows, name)[..., heeded.kept]) for name in rows._fields})
+        customers, record = Customers(*joined([name.encode() for _, name in names]), start), np.arange(len(rows.slot))
+        said = {i: said for i, e in enumerate(events) if (said := _said(e)) is not None}
+        heeded = heed(self.rule, rows, record, customers, self.erased, said)
+        rows, record = _only(rows, heeded.kept), record[heeded.kept]
         self.erased, self.refused = heeded.erased, self.refused + int(heeded.refused.sum())
+        how = Merges(self.redirect_ms, said, lambda i: int(events[i].row.get("hops", 0)))
+        directed = direct(how, self.rule, rows, record, customers, self.redirects)
+        rows, record, self.redirects = _only(rows, directed.kept), record[directed.kept], directed.redirects
+        profiles = [said[i] for i in record[rows.type == MERGED].tolist()]
+        brought = opened(self.plan, profiles)
         extra = np.bincount(rows.slot, minlength=len(names)).astype(np.int64)
+        np.add.at(extra, rows.slot[rows.type == MERGED], np.maximum(brought.days.count, brought.hours.count))
         work = unpack(self.plan, *joined([self.profiles.get(key, b"") for key in names]), extra)
         data = [unpack_state(state) for state in self.states]
         judge = stack_judge(data, self.versions, self.declaration)
@@ -198,7 +220,12 @@ class Stream:
         watermark = np.array([d.watermark for d in data], np.int64)
         tally = np.zeros((self.parts, TALLIES), np.int64)
         numbers = (np.array([slot[key] for key in sweep], np.int32), np.array([part for part, _ in sweep], np.int32))
-        changes, n, _ = folding.fold(self.plan, judge, sums, work, rows, *numbers, self.era, watermark, tally)
+        how_brought = brought if profiles else None
+        changes, n, away = folding.fold(self.plan, judge, sums, work, rows, *numbers, self.era, watermark, tally, how_brought)
+        taken = {int(record[row]): one.profile for row, one in away.items()}
+        for one in directed.sent:
+            if not one.command or one.record in taken:
+                self.sent.append((one.customer.decode(), taken.get(one.record)))
         self.profiles |= dict(zip(names, closed(self.plan, work), strict=True))
         self.profiles = {key: body for key, body in self.profiles.items() if body}
         for i, d in enumerate(data):

@@ -12,11 +12,12 @@ import xxhash
 from streamer.core import intake
 from streamer.core.columns import Decoded
 from streamer.core.declaration import declare
-from streamer.core.fold import ERASE, ERASED, PASSED
+from streamer.core.fold import ERASE
 from streamer.core.intake import EARLIEST_MS, LATEST_MS, Limits, group, hash_ids, projection, take, wanted
 from streamer.core.opcodes import Column, Kind
 from streamer.core.plan import plan
 from streamer.core.reasons import Reason
+from tests.corekit import COMMANDS
 
 TREE: dict[str, Any] = {
     "money": {"currency": "EUR", "others": "refuse"},
@@ -131,9 +132,9 @@ def test_commands_that_are_not_known_are_refused(name: str) -> None:
 
 def test_a_command_is_a_row_of_its_own_kind_without_values() -> None:
     refused = {**EVENT, "event_type": "purchase", "amount": 5, "currency": "XXX"}  # leaves its values in the row that comes next
-    batch = Batch(*({**refused, "currency": None, "event_type": name} for name in ("$erase", "$erased", "$passed")), refused)
-    assert [Reason.OK] * 3 == batch.reasons[:3]
-    assert [ERASE, ERASED, PASSED] == batch.rows.type.tolist()
+    batch = Batch(*({**refused, "currency": None, "event_type": name} for name in COMMANDS), refused)
+    assert [Reason.OK] * len(COMMANDS) == batch.reasons[: len(COMMANDS)]
+    assert [*COMMANDS.values()] == batch.rows.type.tolist()
     assert not batch.rows.there.any()
     again = Batch(refused, {**EVENT, "event_type": "$erase"})
     assert [ERASE] == again.rows.type.tolist()
