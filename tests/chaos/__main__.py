@@ -20,11 +20,11 @@ def main(arguments: list[str]) -> int:
     """Run each seed; a failing one leaves its logs and says how to repeat it."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seeds", default="1-5", help="such as 7, 1-5 or 2,4 (default: 1-5)")
-    for name in ("events", "kills", "zombies", "brokers", "losses", "cuts"):
+    for name in ("events", "kills", "zombies", "brokers", "losses", "cuts", "promotions"):
         parser.add_argument(f"--{name}", type=int, default=getattr(WHOLE, name), help="in each seed (default: %(default)s)")
     parser.add_argument("--quiet", action="store_true", help="only one line a seed")
     options = parser.parse_args(arguments)
-    counts = Counts(options.events, options.kills, options.zombies, options.brokers, options.losses, options.cuts)
+    counts = Counts(options.events, options.kills, options.zombies, options.brokers, options.losses, options.cuts, options.promotions)
     failed, total = 0, Counter[str]()
     for seed in _seeds(options.seeds):
         begun_s = time.monotonic()

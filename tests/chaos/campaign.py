@@ -25,12 +25,14 @@ from confluent_kafka import Producer
 
 import schemas
 from streamer.adapters.avro import codec, wire
+from streamer.adapters.avro.model_records import MODEL, Promotion, decoded, encoded, promotion_record, version_record
 from streamer.app import erasing, merging, wiring
 from streamer.core.partition import unpack_state
 from tests.chaos.cluster import SESSION_S, Cluster
 from tests.chaos.script import Script
-from tests.chaos.verdict import judge
+from tests.chaos.verdict import judge, models_of
 from tests.chaos.worker import CLOCK
+from tests.fakes.promoting import renewed
 from tests.integration.kit import Job
 from tests.integration.test_job import BEGIN_MS, DAY_MS, shop
 from tests.simulation.verdict import Violated
@@ -88,6 +90,7 @@ eligibility:
 """
 TIME = {"STREAMER_MODEL__RETENTION_S": "11d", "STREAMER_TIME__TICK_AFTER_S": "1s"}
 COMMANDED = 12
+BACK_SHARE = 0.4
 LULLS = 8
 LULL_SHARE = 0.3  # of the time between the begins of two
 # What the logs tell of: the line, and what it is called in a summary.
@@ -202,7 +205,8 @@ class Outcome:
             f"{v.epochs} epochs, {v.ticks} ticks, {v.decayed} moved and {v.expired} left by time alone; "
             f"{self.commands['erasures']} erasures, {self.commands['merges']} merges, {v.sent} events sent on; "
             f"{b['kill']} kills, {self.points.total()} of them at named calls, {b['zombie']} zombies, "
-            f"{b['broker']} broker restarts, {b['loss']} losses of Redis, {b['cut']} connections cut; "
+            f"{b['broker']} broker restarts, {b['loss']} losses of Redis, {b['cut']} connections cut, {b['promotion']} promotions of "
+            f"{v.versions} versions; "
             f"{', '.join(f'{self.told[name]} {name}' for name in TOLD)}; in {self.took_s:.0f} s: "
             "0 lost, 0 twice, versions grow, profiles as the oracle's to the byte"
         )
@@ -499,6 +503,28 @@ class Run:
             self.ghosts.append((slot, slot.wakes_at + GHOST_S))
             self.slots[self.slots.index(slot)] = self._start(slot.name)
 
+    def _promotion(self, happening: Happening) -> None:
+        """A person promotes a version of a night, or goes back to an older one."""
+        job = self._direct()
+        name, topic = job.config.model.name, job.config.topics.models
+        reader = wiring.topic_reader(job.config)
+        try:
+            self._until("there is a model to come after", lambda: bool(models_of(job, reader).bodies), REST_S)
+            bodies = models_of(job, reader).bodies
+        finally:
+            reader.close()
+        numbers = sorted(bodies)
+        older = decoded(bodies[numbers[int(happening.choice * len(numbers))]])
+        back = len(numbers) > 1 and happening.share < BACK_SHARE
+        version = older if back else renewed(older, numbers[-1] + 1, self.script.seed)
+        body = encoded(version)
+        schema_id = wiring.schema_ids(job.config, wiring.schema_source(job.config))[MODEL]
+        promotion = Promotion(version, body, "", forced=False, at=int(time.time() * 1000))
+        for record in (version_record(version, body, schema_id), promotion_record(promotion, schema_id)):
+            self._producer.produce(topic, record.value, record.key)
+            self._producer.flush(REST_S)  # nobody may see the promotion before the version
+        self._say(f"version {version.version} of {name} is promoted")
+
     # Rest
 
     def _rest(self) -> None:
@@ -512,7 +538,10 @@ class Run:
             raise Violated(message)
         self._wall(BEGIN_MS + (DAYS + 1) * DAY_MS)  # a day on which nothing happens
         with wiring.Watcher(self._direct().config) as watcher:
-            tail = wiring.kafka_tail(self._direct().config)
+            tail, reader = wiring.kafka_tail(self._direct().config), wiring.topic_reader(self._direct().config)
+            promotion = models_of(self._direct(), reader).promotion
+            promoted = 1 if promotion is None else promotion.version.version
+            reader.close()
             seen: list[Any] = []
             since = time.monotonic()
 
@@ -528,7 +557,8 @@ class Run:
                 return (
                     all(state.commit_id and not tail.between(self._topic, p, state.next_offset, end) for p, state, end in places)
                     and not any(unpack_state(state.state).rebuilding for state in states)
-                    and watcher.settled(states, least=1)
+                    and watcher.settled(states)
+                    and all(unpack_state(state.state).model == promoted for state in states)
                 )
 
             self._until("everything is at rest", calm, REST_S)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 LOSSES = ("flushed", "killed", "older copy", "tail cut off")
 COPIES = 8
+PROMOTIONS_FROM = 0.3  # of the happenings: there is a model to come after by then
 PAUSE_S = (0.3, 1.8)
 ANYWHERE = ""
 
@@ -41,10 +42,11 @@ class Counts:
     brokers: int = 2
     losses: int = 1
     cuts: int = 20
+    promotions: int = 4
 
     def divided(self, parts: int) -> Self:
         """Share it out among some runs."""
-        names = ("events", "kills", "zombies", "brokers", "losses", "cuts")
+        names = ("events", "kills", "zombies", "brokers", "losses", "cuts", "promotions")
         return replace(self, **{name: -(-getattr(self, name) // parts) for name in names})
 
 
@@ -106,6 +108,9 @@ class Script:
         rng.shuffle(drawn)
         for i in range(COPIES):  # spread out, so that there is always one that is old, and one before the first loss
             drawn.insert(i * len(drawn) // COPIES, _one(rng, "copy"))
+        for i in range(counts.promotions):  # from a stream of its own: it changes no other draw
+            apart, share = random.Random(f"{seed} promotes {i}"), PROMOTIONS_FROM + (1 - PROMOTIONS_FROM) * i / counts.promotions
+            drawn.insert(int(share * len(drawn)), _one(apart, "promotion"))
         return cls(seed, ("classic", "consumer")[seed % 2], seed // 2 % 2 == 1, rng.choice([50, 200, 1000]), tuple(drawn))
 
 

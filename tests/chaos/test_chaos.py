@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.long, pytest.mark.servers, pytest.mark.timeout(900), pytest.mark.compiled]
 
-SMALL = Counts(events=4000, kills=10, zombies=3, brokers=1, losses=1, cuts=5)
+SMALL = Counts(events=4000, kills=10, zombies=3, brokers=1, losses=1, cuts=5, promotions=2)
 SEED = 2
-OPTIONS = "--events 4000 --kills 10 --zombies 3 --brokers 1 --cuts 5"
+OPTIONS = "--events 4000 --kills 10 --zombies 3 --brokers 1 --cuts 5 --promotions 2"
 
 
 def test_whatever_befalls_real_servers_nothing_is_lost_and_nothing_doubled(tmp_path: Path) -> None:
@@ -34,5 +34,7 @@ def test_whatever_befalls_real_servers_nothing_is_lost_and_nothing_doubled(tmp_p
     assert outcome.verdict.ticks > 0
     assert outcome.verdict.decayed > 0
     assert outcome.verdict.expired > 0
+    assert outcome.befallen["promotion"] == 2
+    assert outcome.verdict.versions > 1
     assert outcome.commands["erasures"] > 0
     assert outcome.verdict.sent > outcome.commands["merges"] > 0

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import redis
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
+from streamer.adapters.avro.model_records import on_topic
 from streamer.adapters.declaration_file import load as load_declaration
+from streamer.adapters.kafka import KafkaAdmin
 from streamer.app import journal, wiring
 from streamer.app.letters import source_partition
 from streamer.app.models import ModelShelf
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-    from streamer.core.ports import StateStore
+    from streamer.adapters.avro.model_records import OnTopic
+    from streamer.core.ports import StateStore, TopicReader
     from tests.integration.kit import Job
 
 READ_S = 60.0
@@ -45,6 +48,7 @@ class Verdict(NamedTuple):
     decayed: int  # changes of customers for whom only time had passed
     expired: int  # changes of those who were silent for too long
     sent: int  # events that merges sent on
+    versions: int  # of the model
 
 
 def judge(job: Job, seen_file: Path, erased: Collection[str] = ()) -> Verdict:
@@ -68,7 +72,8 @@ def judge(job: Job, seen_file: Path, erased: Collection[str] = ()) -> Verdict:
     letters = [letter for place in range(_partitions_of_letters(job)) for letter in reader.read(Topic.DEAD_LETTERS, place, 0, READ_S)]
     events = [_events(job, partition) for partition in range(job.partitions)]
     sent = sent_on([record for records, _ in events for record in records], job.partitions)
-    verdict = Verdict(0, len(seen), len(letters), 0, 0, 0, 0, 0, sum(map(len, sent)))
+    models = models_of(job, reader)
+    verdict = Verdict(0, len(seen), len(letters), 0, 0, 0, 0, 0, sum(map(len, sent)), len(models.bodies))
     for partition, (records, high) in enumerate(events):
         entries = journal.read(reader.read(Topic.JOURNAL, partition, 0, READ_S))
         expected = Replay(rules, partition).run(Said(records, high, entries))
@@ -81,6 +86,9 @@ def judge(job: Job, seen_file: Path, erased: Collection[str] = ()) -> Verdict:
             sent[partition],
         )
         compare(partition, expected, found)
+        if models.promotion is not None and found.data.model != models.promotion.version.version:
+            message = f"version {models.promotion.version.version} is promoted, partition {partition} is judged by {found.data.model}"
+            raise Violated(message)
         causes = Counter(change["cause"] for change in found.told)
         verdict = verdict._replace(
             ticks=verdict.ticks + sum(entry.kind == journal.TICK for entry in entries),
@@ -98,6 +106,13 @@ def judge(job: Job, seen_file: Path, erased: Collection[str] = ()) -> Verdict:
     reader.close()
     store.close()
     return verdict
+
+
+def models_of(job: Job, reader: TopicReader) -> OnTopic:
+    """Read the topic of models."""
+    admin = KafkaAdmin(wiring.kafka_settings(job.config, job.config.kafka.client_properties()))
+    places = range(admin.partitions(job.config.topics.models) or 1)
+    return on_topic(job.config.model.name, [one for p in places for one in reader.read(Topic.MODELS, p, 0, READ_S)])
 
 
 def _unforgotten(redis_url: str, erased: Collection[str]) -> None:
