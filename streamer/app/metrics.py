@@ -431,7 +431,7 @@ def _members(parts: Sequence[PartitionData], versions: Mapping[int, ModelVersion
         version = versions.get(data.model)
         if version is None or data.learned is None:
             continue
-        names = [*((f"seg_{segment.number}", segment.name) for segment in version.active), (NEW, NEW)]
+        names = [*((segment.segment_id, segment.name) for segment in version.active), (NEW, NEW)]
         for labels, count in zip(names, data.learned.members.tolist(), strict=True):
             found[labels] = found.get(labels, 0) + count
     return found

@@ -98,7 +98,7 @@ def test_what_is_counted_is_what_was_sent_told_and_kept() -> None:
     assert {(str(p),): d.watermark / 1000 for p, d in enumerate(job.data())} == watched.read("streamer_watermark_seconds")
     assert 60 == sum(watched.read("streamer_customers").values()) == len(job.profiles())
     assert pytest.approx(1.0) == sum(watched.read("streamer_segment_share").values())
-    assert {"seg_1", "seg_2", "seg_3", "new"} == {segment for segment, _ in watched.read("streamer_customers")}
+    assert {"seg_0001", "seg_0002", "seg_0003", "new"} == {segment for segment, _ in watched.read("streamer_customers")}
     assert 605 == pytest.approx(histogram_sum(watched, "streamer_batch_records"))
 
 
