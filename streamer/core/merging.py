@@ -98,10 +98,11 @@ def merge(to: dict[bytes, Target], old: bytes, new: bytes, at: int, redirect_ms:
     to.pop(new, None)
     to.pop(old, None)
     to[old] = Target(new, at + redirect_ms)
-    first = next(iter(to.items()))
-    while len(to) > REDIRECTS_MAX or first[1].until + redirect_ms <= at:
-        del to[first[0]]
-        first = next(iter(to.items()))  # the command's own is never over
+    while to:
+        first, entry = next(iter(to.items()))
+        if len(to) <= REDIRECTS_MAX and entry.until + redirect_ms > at:
+            break
+        del to[first]
 
 
 def target(to: Mapping[bytes, Target], customer: bytes, time: int) -> bytes | None:

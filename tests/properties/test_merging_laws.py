@@ -127,6 +127,13 @@ def test_a_table_is_bounded_and_the_oldest_go_first() -> None:
     assert b"o5" in to
 
 
+def test_where_nothing_is_sent_on_nothing_is_kept() -> None:
+    to: dict[bytes, Target] = {}
+    for at in (5, 3, 8):
+        merge(to, b"a", b"b", at, 0)
+    assert not to
+
+
 def test_entries_that_ended_long_ago_go_with_a_later_command() -> None:
     to: dict[bytes, Target] = {}
     merge(to, b"a", b"b", 0, 10)
