@@ -93,7 +93,7 @@ def plan(declaration: Declaration) -> Plan:
         day_mask=kept(hourly=False),
         hour_mask=kept(hourly=True),
         distincts=len(declaration.distincts),
-        type_bytes=np.frombuffer(joined, np.uint8),
+        type_bytes=np.frombuffer(joined, np.uint8).copy(),  # read-only, it would not be in a process that a plan is sent to: compiled anew
         type_bounds=np.cumsum([0, *(len(name.encode()) for name in types)], dtype=np.int64),
         type_hashes=np.array([xxh64(np.frombuffer(name.encode(), np.uint8), 0, len(name.encode())) for name in types], np.uint64),
         tile_mask=_masks(types, declaration.tiles),

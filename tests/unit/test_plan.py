@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 
 from streamer.core.declaration import Kind, declare
@@ -63,3 +65,11 @@ def test_every_feature_of_the_packaged_declaration_is_computed_once() -> None:
     assert list(range(len(made.kind))) == sorted(made.order.tolist())
     assert np.all(np.diff(made.window[made.order[made.days_from : made.hours_from]]) >= 0)
     assert len(made.kind) == made.hours_from
+
+
+def test_a_plan_sent_to_another_process_is_of_the_same_types() -> None:
+    """Else whatever takes one would be compiled anew there."""
+    made = plan(declare(TREE))
+    sent = pickle.loads(pickle.dumps(made))
+    of_types = [[(one.dtype, one.flags.writeable) for one in whose if isinstance(one, np.ndarray)] for whose in (made, sent)]
+    assert of_types[0] == of_types[1]
