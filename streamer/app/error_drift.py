@@ -13,10 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from river.drift import ADWIN
-
 if TYPE_CHECKING:
     from collections.abc import Hashable
+
+    from river.drift import ADWIN
 
 EVERY_S: Final = 60.0
 DELTA: Final = 0.002  # how likely a change is seen where there is none; the authors' and river's own
@@ -25,6 +25,8 @@ DIRECTIONS: Final = (UP, DOWN)
 
 
 def _window() -> ADWIN:
+    from river.drift import ADWIN  # noqa: PLC0415  # it imports scikit-learn, half of what a command that measures nothing takes to start
+
     made: ADWIN = ADWIN(delta=DELTA, clock=1)  # type: ignore[no-untyped-call]  # river's; it is looked at with every value, one a minute
     return made
 
