@@ -51,11 +51,13 @@ def explore(protocol: Protocol, seeking: str = "", states_max: int = STATES_MAX)
     sources, targets, depth, level = array("I"), array("I"), 0, [first]
     base = 0
     while level:
-        following = []
+        following: list[World] = []
+        near: dict[World, int] = {}  # most steps lead where another of the same level leads, and a key costs more than a look
         for here, s in enumerate(level, base):
             for step in protocol.successors(s):
-                k = key(step.world)
-                there = seen.setdefault(k, len(parents))
+                there = near.get(step.world, NEVER)
+                if there == NEVER:
+                    there = near[step.world] = seen.setdefault(key(step.world), len(parents))
                 if not step.fault:
                     sources.append(here)
                     targets.append(there)
