@@ -4,13 +4,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
-TESTS := tests/unit tests/properties tests/contract tests/simulation tests/chaos tests/integration
-# A test under pytest-xdist runs in one of two processes; those that need servers all run in the same one, so that one Kafka runs.
-PARALLEL := -n 2 --dist loadgroup --durations 25
+# What takes long comes first, so that nobody is left alone with it at the end.
+TESTS := tests/simulation tests/integration tests/contract tests/chaos tests/properties tests/unit
+LONG := tests/simulation tests/integration tests/contract tests/chaos tests/properties tests/unit tests/airflow
+# Three processes of pytest-xdist for two cores: two that have a Kafka each, for the tests that need servers, and mostly wait; one that computes,
+# for which more than one thread a process is no gain.
+PARALLEL := -n 3 --dist loadgroup --durations 25
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help airflow demo demo-retail test test-long tests chaos bench lint format coverage fuzz requirements clean
+.PHONY: help airflow demo demo-retail test test-long tests compiled chaos bench lint format coverage fuzz requirements clean
 
 help:  ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,13 +25,20 @@ demo: $(VENV)/.run  ## real servers, simulated customers, two workers, one of th
 demo-retail: $(VENV)/.run  ## the same on a shop's real orders
 	@$(BIN)/streamer demo-retail
 
-test: tests coverage lint  ## what must pass before a change is merged
+test: $(VENV)/.dev  ## what must pass before a change is merged
+	@$(MAKE) --no-print-directory --jobs 2 lint compiled
+	@$(MAKE) --no-print-directory tests
+	@$(MAKE) --no-print-directory coverage
 
-tests: $(VENV)/.dev  ## the tests alone
-	$(PYTEST) $(PARALLEL) $(TESTS)
+tests: compiled  ## the tests alone
+	$(ONE_THREAD) $(PYTEST) $(PARALLEL) $(TESTS)
 
-test-long: $(VENV)/.dev  ## the tests that take minutes
-	HYPOTHESIS_PROFILE=long $(PYTEST) $(PARALLEL) -m long --timeout 3600 tests
+test-long: compiled  ## the tests that take minutes
+	$(ONE_THREAD) HYPOTHESIS_PROFILE=long $(PYTEST) $(PARALLEL) -m long --timeout 3600 $(LONG)
+
+# Once for all: else each process of pytest does it for itself, all at the same time, and so does each worker that they start.
+compiled: $(VENV)/.dev
+	@$(BIN)/python -c 'from streamer.app import config, wiring; wiring.compile_all(config.load(None, {}))'
 
 coverage: $(VENV)/.dev  ## every branch of streamer/core, counted uncompiled
 	NUMBA_DISABLE_JIT=1 HYPOTHESIS_PROFILE=uncompiled $(PYTEST) -n 2 -m "uncompiled and not long and not compiled" \

@@ -1,7 +1,8 @@
-"""What holds for every test: Hypothesis's profiles, one process for servers, the uncompiled run, and servers that are required."""
+"""What holds for every test: Hypothesis's profiles, who shares servers, the uncompiled run, and servers that are required."""
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 from functools import cache
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 ROOT = Path(__file__).parent
+SERVER_FIXTURES = {"servers", "kafka_bootstrap", "redis_url", "own_kafka", "own_redis", "servers_cache"}
+SERVER_GROUPS = 2  # of test modules, under pytest-xdist: each runs in one process, with servers of its own, and mostly waits
+COLLECT_AFTER = 50_000
 USES_CORE = re.compile(r"^\s*(?:from|import) streamer\.core", re.MULTILINE)
 
 # How fast a machine is says nothing about a law, so neither deadline nor slowness fails an example.
@@ -33,20 +37,30 @@ def uses_core(path: Path) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what can be known from where a test is and what it imports."""
+    """Mark what can be known from where a test is, what it asks for and what its module imports."""
     for item in items:
         place = item.path.relative_to(ROOT).parts[:2] if item.path.is_relative_to(ROOT) else ()
-        if place == ("tests", "integration") and not item.get_closest_marker("in_memory"):
+        asks = SERVER_FIXTURES & set(getattr(item, "fixturenames", ()))
+        if asks or (place == ("tests", "integration") and not item.get_closest_marker("in_memory")):
             item.add_marker("servers")
-        if item.get_closest_marker("servers"):
-            item.add_marker(pytest.mark.xdist_group("servers"))
         if place in {("tests", "unit"), ("tests", "properties")} and uses_core(item.path):
             item.add_marker("uncompiled")
+    using = [item for item in items if item.get_closest_marker("servers")]
+    groups = {path: f"servers-{n % SERVER_GROUPS}" for n, path in enumerate(sorted({item.path for item in using}))}
+    for item in using:
+        item.add_marker(pytest.mark.xdist_group(groups[item.path]))
+
+
+def pytest_collection_finish() -> None:
+    """Spare what is loaded by now from the garbage collector, and have it look less often: schedules allocate much and leave little."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, 10, 10)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Fail tests that share servers where pytest-xdist would spread them over its processes."""
-    if getattr(item.config.option, "loadgroup", False) and item.get_closest_marker("servers") and not item.nodeid.endswith("@servers"):
+    if getattr(item.config.option, "loadgroup", False) and item.get_closest_marker("servers") and "@servers-" not in item.nodeid:
         pytest.fail("this pytest-xdist does not keep a group in one process: install the releases of requirements/dev.txt", pytrace=False)
 
 

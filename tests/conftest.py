@@ -18,18 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from pathlib import Path
 
-SERVER_FIXTURES = {"servers", "kafka_bootstrap", "redis_url", "own_kafka", "own_redis", "servers_cache"}
 NO_SERVERS = "no servers"
 FIRST_SKIP = pytest.StashKey[tuple[str, int, str]]()
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a server, and keep it in one process: servers are started once."""
-    for item in items:
-        if SERVER_FIXTURES & set(getattr(item, "fixturenames", ())):
-            item.add_marker("servers")
-            item.add_marker(pytest.mark.xdist_group("servers"))
 
 
 @pytest.hookimpl(wrapper=True)
