@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from streamer.adapters.avro import codec, wire
 from streamer.app import journal, quarantine
+from streamer.app.changes import CHANGE, EXITED
 from streamer.app.commits import stamped
 from streamer.app.letters import source_partition
 from streamer.app.protocol import Base, MovedByHand, Seen, looked_back, number_of, numbered, recover
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from streamer.app.rebuild import Settlement, Told
     from streamer.app.tools import Settings, Tools
     from streamer.core.declaration import Declaration
-    from streamer.core.ports import LogRecord, PartitionState
+    from streamer.core.ports import LogRecord, OutRecord, PartitionState
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +153,7 @@ def take_over(tools: Tools, settings: Settings, declaration: Declaration, partit
     if recovery.until is not None or settings.follow:
         entries = journal.read(tools.reader.read(Topic.JOURNAL, partition, 0, settings.publish_timeout_s))
     builds_on = recovery.until is not None and recovery.base is Base.STATE
-    if builds_on and (forked or not _led_to(tools, declaration, state, partition, entries)):
+    if builds_on and (forked or not _led_to(tools, declaration, state, partition, entries) or _let_go(tools, settings, state, partition)):
         recovery = replace(recovery, base=Base.NOTHING)
     owned = _owned(tools, settings, declaration, partition, token, state, recovery)
     owned.began_from_state = recovery.until is not None and recovery.base is Base.STATE
@@ -179,6 +181,32 @@ def _led_to(tools: Tools, declaration: Declaration, state: PartitionState, parti
     fixed = tools.shelf.get(data.model).fixed_centroids() if told else None
     complete_from = _complete_from(tools, partition, entries) if data.passed_over else 0
     return journal.leads_to(entries, data, state.next_offset, fixed, complete_from)
+
+
+def _let_go(tools: Tools, settings: Settings, state: PartitionState, partition: int) -> bool:
+    """Tell whether a state's last commit let customers go, and was not published (6c).
+
+    No profile is left of them that could know more than was told (7d). A state is trusted where the log does not reach back to its start.
+    """
+    left = any(record.topic is Topic.CHANGES and _tells_of_leaving(record) for record in outbox.unpack(state.outbox))
+    if not left or tools.log.bounds(partition)[0]:
+        return False
+    first, end = tools.reader.bounds(Topic.CHANGES, partition)
+    while first < end:  # from the end, as far as what was published after it
+        begin = max(first, end - TAIL_RECORDS)
+        read = tools.reader.read(Topic.CHANGES, partition, begin, settings.publish_timeout_s, end)
+        stamps = [found for record in read if (found := stamped(record.headers)) is not None]
+        if any(found.commit_id == state.commit_id for found in stamps):
+            return False
+        if any(found.next_offset < state.next_offset for found in stamps):
+            return True
+        end = begin
+    return True
+
+
+def _tells_of_leaving(record: OutRecord) -> bool:
+    value = record.value or b""
+    return bool(value) and codec.decode(CHANGE, value[wire.opening(value, record.headers).body :])["status"] == EXITED
 
 
 def _latest_entries(tools: Tools, settings: Settings, partition: int, data: PartitionData) -> list[journal.Entry]:

@@ -29,7 +29,8 @@ Assignment:
    b. The commit before R is C: R was not published. Publish its outbox, then go on.
    c. Neither: Redis lost writes, or was rolled back. Rebuild (7) up to C; from R's state if it is not beyond C's offset and the journal
       leads to it, else from nothing: an owner that was none any more may have committed a decision to the Redis that was rolled back, be
-      it an adoption or a record that it passed over, or did not (`journal.leads_to`).
+      it an adoption or a record that it passed over, or did not (`journal.leads_to`). From nothing, too, if R let customers go and was not
+      published: they have no profile, so nothing that 7d compares would tell of them.
    d. There is no R: rebuild from nothing up to C.
    e. There is no C: the group's positions expired or were reset. Publish R's outbox unless the output holds it, then go on from R. But
       where the output speaks of a commit not before R, by offset and number, that R knows nothing of, Redis lost writes too: that commit

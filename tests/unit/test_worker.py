@@ -16,12 +16,14 @@ import numpy as np
 import pytest
 
 from streamer.app import assignment, journal
+from streamer.app.first_model import FirstFit
 from streamer.core.errors import Corrupt, Misconfigured, Unavailable
+from streamer.core.model import Decision
 from streamer.core.ports import OffsetOutOfRange, Topic
 from streamer.core.profile import NEW_SEGMENT, SEGMENT, VERSION, pack
 from tests.fakes.broker import FakeEventLog
 from tests.fakes.faults import Fault, Faults, Killed
-from tests.fakes.job import APP, FEATURES, INPUT, Job, encoded, headers, schema_id, shop
+from tests.fakes.job import APP, FEATURES, INPUT, NAME, Job, encoded, headers, schema_id, shop
 from tests.fakes.state_store import cut
 
 if TYPE_CHECKING:
@@ -506,6 +508,34 @@ def test_a_state_that_knows_more_than_was_told_is_rebuilt_from_nothing(caplog: p
     assert "is not what was told of: rebuilding from nothing" in caplog.text
     assert (told, profiles) == (job.changes(), job.profiles())
     assert_whole(job, events)
+
+
+@pytest.mark.parametrize(("published", "base"), [(True, "what Redis holds"), (False, "the start of the log")])
+def test_a_state_that_let_customers_go_is_built_upon_only_if_that_was_told(
+    published: bool, base: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No profile is left of who left, so nothing else in a Redis that was put back shows that a worker that was cut off let them go."""
+    retention_ms = 31 * 86_400_000
+    job = Job(partitions=1, first_fit=FirstFit(NAME, 3, 12, 0, 1000, Decision(dwell_ms=0, retention_ms=retention_ms)))
+    worker, events = job.worker("a"), list(shop(300, 30))
+    job.send(events)
+    job.settle(worker)
+    later = [{**events[-1], "event_id": f"later {n}", "occurred_at": events[-1]["occurred_at"] + n * retention_ms} for n in (2, 3)]
+    job.send(later[:1])
+    while all(change["status"] != "exited" for change in job.changes()):
+        job.step(worker)
+    put_back = copy.deepcopy(job.redis.namespaces)
+    job.send(later[1:])
+    job.settle(worker)
+    job.gone("a")
+    told, profiles = job.changes(), job.profiles()
+    if not published:
+        put_back["live", APP].partitions[0].commit_id = "9.cut off"
+    job.redis.namespaces = put_back
+    with caplog.at_level("WARNING"):
+        job.settle(job.worker("b"))
+    assert f"rebuilding from {base}" in caplog.text
+    assert (told, profiles) == (job.changes(), job.profiles())
 
 
 def test_a_decision_beyond_kafkas_position_is_followed_at_its_own_offset() -> None:
