@@ -449,6 +449,27 @@ BUGS = (
         FORK_KEPT,
     ),
     bug(
+        "fork_kept",
+        "a state that knows more than was told is not mended, but rebuilt from nothing (7d)",
+        FORKS,
+        87,
+        FORK_KEPT,
+    ),
+    bug(
+        "untold_let_go",
+        "a state that let customers go untold is not built upon (6c)",
+        FORKS,
+        87,
+        put(assignment, "_let_go", lambda *_: False),
+    ),
+    bug(
+        "ticks_uncompared",
+        "a state that ticked otherwise than the journal says is not built upon (6c)",
+        FORKS,
+        8,
+        edit(journal, "leads_to", ("data.ticked == max((entry.as_of for entry in taken_ticks), default=NEVER)", "True")),
+    ),
+    bug(
         "unpublished_remembered",
         "a model version that may never be published is forgotten with partition 0",
         ZOMBIES,
@@ -667,24 +688,6 @@ BUGS = (
         put(assignment, "_latest_entries", lambda *_: []),
     ),
 )
-
-UNSEEN = (
-    bug(
-        "fork_kept",
-        "a state that knows more than was told is not mended, but rebuilt from nothing (7d)",
-        FORKS,
-        0,
-        FORK_KEPT,
-    ),
-    bug(
-        "ticks_uncompared",
-        "a state that ticked otherwise than the journal says is not built upon (6c)",
-        FORKS,
-        0,
-        edit(journal, "leads_to", ("data.ticked == max((entry.as_of for entry in taken_ticks), default=NEVER)", "True")),
-    ),
-)
-"""Rules whose absence hundreds of schedules did not show, though they are needed: what they keep from being built upon is rare."""
 
 BELT_AND_BRACES = (
     bug("kafka_first", "Redis first, then Kafka (1, 2)", ZOMBIES, 0, put(Worker, "carry_out", _kafka_first)),

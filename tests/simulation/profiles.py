@@ -118,12 +118,13 @@ REBUILDS = Profile(
 FORKS = Profile(
     "time cut off",
     befalls=(("frozen_passing", 10), ("rebalance", 1)),
-    faults=(16, 28),
+    faults=(6, 12),
     faults_from=250,
-    sends=0.04,
+    sends=0.03,
     records_max=(1, 3, 10),
     sweep_records=(1, 50),
     forth=False,
+    turns=1800,  # one after the other, each with time to be told of
 )
 LATE_RECORDS = Profile(
     "late records",

@@ -51,6 +51,7 @@ MERGES_MAX = 6
 ERASES_FROM = 100  # the turn before which nobody is erased or merged
 EXPIRIES_MAX = 3
 LATE_TURNS = (120, 300)
+CUT_OFF_SESSIONS_MAX = 4
 # A zombie that commits to a Redis that was put back: beyond the protocol where positions expire then, and where there are no transactions.
 ZOMBIES, ROLLBACKS = {"stall", "rebalance", "frozen"}, {"rollback", "loses_writes"}
 SETTLE_ROUNDS_MAX = 600
@@ -78,6 +79,15 @@ class Snapshot(NamedTuple):
 
     turn: int
     namespaces: dict[tuple[str, str], FakeNamespace]
+
+
+class CutOff(NamedTuple):
+    """A process that is frozen with a copy of Redis, until what it was about to go on from is told of, or for so long."""
+
+    process: Process
+    held: Snapshot
+    commits: dict[int, str]  # the group's commit ids of the partitions that it was about to commit
+    most_s: float
 
 
 @dataclass(eq=False)
@@ -127,6 +137,8 @@ class World:
     processes: list[Process] = field(default_factory=list)
     expelled: list[tuple[float, str]] = field(default_factory=list)
     returns: list[tuple[float, Snapshot]] = field(default_factory=list)  # when Redis comes back as it was
+    cut_off: list[CutOff] = field(default_factory=list)
+    hurries: bool = False  # the next events come at once
     snapshots: list[Snapshot] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     befallen: list[str] = field(default_factory=list)
@@ -248,7 +260,8 @@ class World:
                 self._promote()
             if turn in self.expiries:
                 self._expire()
-            if rng.random() < profile.sends and sent < EVENTS:
+            if (rng.random() < profile.sends or self.hurries) and sent < EVENTS:
+                self.hurries = False
                 size = rng.randint(1, 16)
                 self._send(self.events[sent : sent + size])
                 sent += size
@@ -365,6 +378,16 @@ class World:
             self.returns.remove((at, held))
             self.job.redis.namespaces = copy.deepcopy(held.namespaces)
             self._forget_later_than(held)
+        positions = self.job.broker.groups[self.job.run].committed
+        for one in [*self.cut_off]:
+            told = any(positions[p].commit_id != known for p, known in one.commits.items() if p in positions)
+            if told or one.most_s <= self.now:
+                self.cut_off.remove(one)
+                self.job.redis.namespaces = copy.deepcopy(one.held.namespaces)
+                self._forget_later_than(one.held)
+                one.process.stalled_until = self.now
+                if not one.process.dead:
+                    one.process.control.switch()  # and it is the first that Redis hears of
 
     def _befall(self) -> None:
         """Draw what befalls whom."""
@@ -467,20 +490,18 @@ class World:
         """Let the server that comes back count cursors otherwise, as each does that starts."""
         self.job.redis.hashing += self.profile.rehashes
 
-    def _frozen(self, process: Process, least: float = 0.3, most: float = 1.5) -> str:
-        """It is stalled, and wakes up to the Redis that it knew: as where both were cut off, and that side of Redis is kept.
-
-        It takes between `least` and `most` sessions.
-        """
+    def _frozen(self, process: Process) -> str:
+        """It is stalled, and wakes up to the Redis that it knew: as where both were cut off, and that side of Redis is kept."""
         held = Snapshot(self.turn, copy.deepcopy(self.job.redis.namespaces))
         self.job.gone(process.name)
-        process.stalled_until = self.now + SESSION_S * self.rng.uniform(least, most)
+        process.stalled_until = self.now + SESSION_S * self.rng.uniform(0.3, 1.5)
         self.returns.append((process.stalled_until, held))
         return f"{process.name} and a copy of Redis until {process.stalled_until:.2f}"
 
     def _frozen_passing(self, process: Process) -> str:
-        """It is frozen before it commits what time alone brings, until another has told of a little of it, or of something else."""
+        """A day passes, and it is frozen before it commits what time alone brings, until another has told of something else."""
         process.faults.freezes = True
+        self._wall(self.job.clock.now_ms() + 86_400_000)
         return f"{process.name}, before a sweep or a tick"
 
     def freeze_passing(self, faults: Turns, commits: Sequence[Commit]) -> None:
@@ -490,7 +511,18 @@ class World:
         told = [record for commit in quiet for record in outbox.unpack(commit.outbox)]
         if not self.resting and any(record.topic is Topic.CHANGES or record.key == journal.TICK.encode() for record in told):
             faults.freezes = False
-            self._say(f"frozen: {self._frozen(process, 0.8, 2.2)}")
+            self._say(f"frozen: {self._cut_off(process, [commit.partition for commit in quiet])}")
+
+    def _cut_off(self, process: Process, partitions: Sequence[int]) -> str:
+        """It is stalled with a copy of Redis until another has told something of one of these; now and then events come meanwhile."""
+        positions = self.job.broker.groups[self.job.run].committed
+        commits = {p: positions[p].commit_id if p in positions else "" for p in partitions}
+        held = Snapshot(self.turn, copy.deepcopy(self.job.redis.namespaces))
+        self.cut_off.append(CutOff(process, held, commits, self.now + SESSION_S * CUT_OFF_SESSIONS_MAX))
+        self.job.gone(process.name)
+        process.stalled_until = self.cut_off[-1].most_s + 1.0
+        self.hurries = self.rng.random() < 0.5
+        return f"{process.name} and a copy of Redis until something else is told of one of {partitions}"
 
     def _dies_rebuilding(self, process: Process) -> str:
         """One that is rebuilding dies soon."""
