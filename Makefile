@@ -5,8 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 # What takes long comes first, so that nobody is left alone with it at the end.
-TESTS := tests/simulation tests/integration tests/contract tests/chaos tests/properties tests/unit
-LONG := tests/simulation tests/integration tests/contract tests/chaos tests/properties tests/unit tests/airflow
+TESTS := tests/integration tests/properties tests/simulation tests/contract tests/chaos tests/unit
 # Three processes of pytest-xdist for two cores: two that have a Kafka each, for the tests that need servers, and mostly wait; one that computes,
 # for which more than one thread a process is no gain.
 PARALLEL := -n 3 --dist loadgroup --durations 25
@@ -34,7 +33,7 @@ tests: compiled  ## the tests alone
 	$(ONE_THREAD) $(PYTEST) $(PARALLEL) $(TESTS)
 
 test-long: compiled  ## the tests that take minutes
-	$(ONE_THREAD) HYPOTHESIS_PROFILE=long $(PYTEST) $(PARALLEL) -m long --timeout 3600 $(LONG)
+	$(ONE_THREAD) HYPOTHESIS_PROFILE=long $(PYTEST) $(PARALLEL) -m long --timeout 3600 $(TESTS) tests/airflow
 
 # Once for all: else each process of pytest does it for itself, all at the same time, and so does each worker that they start.
 compiled: $(VENV)/.dev

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent
 SERVER_FIXTURES = {"servers", "kafka_bootstrap", "redis_url", "own_kafka", "own_redis", "servers_cache"}
-SERVER_GROUPS = 2  # of test modules, under pytest-xdist: each runs in one process, with servers of its own, and mostly waits
+FIRST_SERVERS = {
+    *("test_chaos", "test_event_log", "test_publisher", "test_state_store", "test_transactions"),
+    *("test_dashboard", "test_dlq", "test_ingest", "test_looking", "test_nights", "test_promotion", "test_retail", "test_time"),
+}
+"""Under pytest-xdist these modules share servers, in one process, and all others share some in another: half of the time each."""
 COLLECT_AFTER = 50_000
 USES_CORE = re.compile(r"^\s*(?:from|import) streamer\.core", re.MULTILINE)
 
@@ -45,10 +49,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("servers")
         if place in {("tests", "unit"), ("tests", "properties")} and uses_core(item.path):
             item.add_marker("uncompiled")
-    using = [item for item in items if item.get_closest_marker("servers")]
-    groups = {path: f"servers-{n % SERVER_GROUPS}" for n, path in enumerate(sorted({item.path for item in using}))}
-    for item in using:
-        item.add_marker(pytest.mark.xdist_group(groups[item.path]))
+        if item.get_closest_marker("servers"):
+            first = item.path.stem in FIRST_SERVERS
+            item.add_marker(pytest.mark.xdist_group("servers-1" if first else "servers-2"))
 
 
 def pytest_collection_finish() -> None:

@@ -24,11 +24,13 @@ RECORDS = [b"%d" % i for i in range(500)]
 HOURS_S = 7_200.0
 
 
-both_protocols = pytest.mark.parametrize("world", ["fake", "real", "real-consumer-protocol"], indirect=True)
+both_protocols = pytest.mark.parametrize(
+    "world", ["fake", *(pytest.param(name, marks=pytest.mark.servers) for name in ("real", "real-consumer-protocol"))], indirect=True
+)
 """For what depends on how the group shares partitions out."""
 
 
-@pytest.fixture(params=["fake", "real"])
+@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.servers)])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     if request.param == "fake":
         made: World = FakeWorld()

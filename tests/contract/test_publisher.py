@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from streamer.core.ports import Publisher, TopicReader
 
 
-@pytest.fixture(params=["fake", "real"])
+@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.servers)])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     fake = request.param == "fake"
     made: World = FakeWorld() if fake else RealWorld(request.getfixturevalue("kafka_bootstrap"))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from streamer.core.ports import StateStore
 
 
-@pytest.fixture(params=["fake", "real"])
+@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.servers)])
 def store(request: pytest.FixtureRequest) -> Iterator[StateStore]:
     name = f"contract-{uuid.uuid4().hex}"
     made = (

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 WAIT_S = 20.0
 SHORT_S = 1.0
 
-both_protocols = pytest.mark.parametrize("world", ["fake", "real", "real-consumer-protocol"], indirect=True)
+both_protocols = pytest.mark.parametrize(
+    "world", ["fake", *(pytest.param(name, marks=pytest.mark.servers) for name in ("real", "real-consumer-protocol"))], indirect=True
+)
 """For what depends on the group."""
 
 
-@pytest.fixture(params=["fake", "real"])
+@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.servers)])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     if request.param == "fake":
         made: World = FakeWorld()

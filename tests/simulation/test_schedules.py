@@ -15,8 +15,8 @@ pytestmark = pytest.mark.compiled  # whole jobs, over and over
 
 QUICK = 300
 LONG = int(os.environ.get("SIMULATION_SEEDS", "9700"))
-PARTS = 20
-"""Parts of the long run, so that two processes share them."""
+PARTS = 60
+"""Parts of the long run, so that processes share them, and end at about the same time."""
 
 
 @pytest.mark.parametrize("part", range(4))
