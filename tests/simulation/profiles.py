@@ -118,8 +118,8 @@ REBUILDS = Profile(
 FORKS = Profile(
     "time cut off",
     befalls=(("frozen_passing", 10), ("rebalance", 1)),
-    faults=(6, 12),
-    faults_from=250,
+    faults=(5, 9),
+    faults_from=700,  # everybody has been judged once
     sends=0.03,
     records_max=(1, 3, 10),
     sweep_records=(1, 50),
