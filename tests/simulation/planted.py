@@ -459,7 +459,7 @@ BUGS = (
         "untold_let_go",
         "a state that let customers go untold is not built upon (6c)",
         FORKS,
-        87,
+        485,
         put(assignment, "_let_go", lambda *_: False),
     ),
     bug(
