@@ -346,7 +346,7 @@ def test_positions_are_committed_while_partitions_are_being_given_up(world: Real
 def test_topics_that_are_missing_are_made_and_those_there_are_left_alone(world: RealWorld) -> None:
     admin = KafkaAdmin(world.plain)
     prefix = uuid.uuid4().hex
-    names = {topic: f"{prefix}.{topic.value}" for topic in Topic if topic is not Topic.EVENTS}
+    names: dict[Topic, str] = {topic: f"{prefix}.{topic.value}" for topic in Topic if topic is not Topic.EVENTS}
     plans = topic_plans(names, 3, config={Topic.JOURNAL: {"retention.bytes": "1000000000"}})
     assert sorted(names.values()) == sorted(admin.ensure(plans))
     assert [] == admin.ensure(plans)
