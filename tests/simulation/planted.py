@@ -164,6 +164,7 @@ def _unswept(data: PartitionData, *how: Any) -> PartitionData:
 STALE_READ = put(FakeStateStore, "_must_be", lambda *_: None)
 FETCHED = put(FakeEventLog, "membership", _fetched)
 FORK_KEPT = edit(worker, "settle", ("agreed.taken_back or", "False or"))
+UNTOLD_LET_GO = put(assignment, "_let_go", lambda *_: False)
 NO_REREAD = edit(
     ExactlyOnce, "_finish", ("self._store.owners([publication.partition for publication in mine])", "[one.token for one in mine]")
 )
@@ -460,7 +461,7 @@ BUGS = (
         "a state that let customers go untold is not built upon (6c)",
         FORKS,
         485,
-        put(assignment, "_let_go", lambda *_: False),
+        UNTOLD_LET_GO,
     ),
     bug(
         "ticks_uncompared",
@@ -667,11 +668,12 @@ BUGS = (
         edit(assignment, "recover", ("if told is None or _place(told) < _place(redis)", "if True")),
     ),
     bug(
-        "unnumbered",
+        "unnumbered, untold_let_go",
         "of the commits at one offset that the output speaks of the latest is known by its number (6e)",
         EXPIRY,
         20325,
         edit(protocol, "_place", (", number_of(commit.commit_id)", ", 0")),
+        UNTOLD_LET_GO,
     ),
     bug(
         "sent_in_part",
