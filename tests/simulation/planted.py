@@ -239,7 +239,7 @@ BUGS = (
         "dead letters are in the outbox too (1)",
         USUAL,
         80000,
-        edit(worker, "decide", ("outbox.pack(refused, changes.packed)", "outbox.pack([], changes.packed)")),
+        edit(worker, "decide", ("also = refused + [", "also = [")),
     ),
     bug(
         "republish",
