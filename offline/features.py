@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 BUCKETS = 64
 ROWS_IN_MEMORY = 2_000_000
 PENDING_ROWS = 8_192  # of a bucket, before they are written
+FOLDED_ROWS = 500_000  # at a time: a customer is unpacked and packed once for all of its events among them
 PURCHASE, REFUND = "purchase", "refund"
 
 
@@ -121,7 +122,7 @@ class Spill:
         """Deal a batch out by the hashes (n,) of its rows' customers."""
         self.rows += batch.num_rows
         hashes = customer_hashes(batch) if hashes is None else hashes
-        bucket_of = (hashes % np.uint64(len(self._paths))).astype(np.int64)
+        bucket_of = (hashes % np.uint64(len(self._paths))).astype(np.uint16)  # short numbers are sorted digit by digit
         order = np.argsort(bucket_of, kind="stable")
         sorted_batch = batch.take(pa.array(order))
         ends = np.cumsum(np.bincount(bucket_of, minlength=len(self._paths))).tolist()
@@ -159,7 +160,7 @@ def bucket(reading: Reading, batches: Iterable[pa.RecordBatch], as_of: int) -> C
     """Compute one bucket: all events of some customers, in the order of the log. It depends on its arguments alone."""
     profiles = Profiles(reading)
     gathered = _Gathered()
-    for batch in batches:
+    for batch in _gathered_up(batches, FOLDED_ROWS):
         taken = take(reading, batch)
         gathered.add(batch, taken, profiles.fold(taken), reading.declaration.currency)
     names = [feature.name for feature in reading.declaration.features]
@@ -175,6 +176,18 @@ def bucket(reading: Reading, batches: Iterable[pa.RecordBatch], as_of: int) -> C
     return Computed(pd.DataFrame(values[order], index, names), facts.iloc[order].set_axis(index), gathered.days(), counts)
 
 
+def _gathered_up(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    """Put batches together until they have so many rows, in their order."""
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(one.num_rows for one in held) >= rows:
+            yield pa.concat_batches(held)
+            held.clear()
+    if held:
+        yield pa.concat_batches(held)
+
+
 def joined(reading: Reading, parts: Iterable[Computed]) -> Computed:
     """Put buckets together, customers in the order of their ids' bytes. A list of parts is emptied on the way, to need no room for both."""
     left = parts if isinstance(parts, list) else list(parts)
@@ -183,11 +196,11 @@ def joined(reading: Reading, parts: Iterable[Computed]) -> Computed:
     counts: Counter[str] = Counter()
     for part in left:
         counts.update(part.counts)
-    ids = np.array([str(customer).encode() for part in left for customer in part.features.index], dtype=object)
-    order = np.argsort(ids, kind="stable")
+    ids = np.concatenate([part.features.index.to_numpy(object) for part in left])
+    order = pc.sort_indices(pa.array(ids, pa.large_string())).to_numpy()  # by bytes
     place = np.empty(len(ids), np.int64)
     place[order] = np.arange(len(ids))
-    index = pd.Index([one.decode() for one in ids[order]], dtype="object", name="customer_id")
+    index = pd.Index(ids[order], dtype="object", name="customer_id")
     names, kinds = list(left[0].features.columns), left[0].facts.dtypes
     values = np.empty((len(ids), len(names)), np.float64)
     facts = {str(name): np.empty(len(ids), kind) for name, kind in kinds.items()}
@@ -260,7 +273,10 @@ class _Gathered:
         if self._repeats is not None:
             return self._repeats
         customer, event = np.concatenate(self._customer), np.concatenate(self._event)
-        order = np.lexsort((event, customer))
+        ids = np.sort(event)
+        twice = np.append(ids[1:][np.diff(ids) == 0], [np.iinfo(np.int64).max])  # of whichever customers: few, as a rule
+        some = np.flatnonzero(twice[np.searchsorted(twice, event)] == event)
+        order = some[np.lexsort((event[some], customer[some]))]
         same = (np.diff(customer[order]) == 0) & (np.diff(event[order]) == 0)
         self._repeats = order[1:][same]  # the sort is stable, so these are the later ones
         return self._repeats

@@ -141,7 +141,7 @@ class Profiles:
         plan = self._reading.plan
         none = np.zeros(0, np.int32)
         tally = np.zeros((1, TALLIES), np.int64)
-        fold(plan, self._judge, self._sums, work, taken.rows, none, none, 0, np.zeros(1, np.int64), tally)
+        fold(plan, self._judge, self._sums, work, taken.rows, none, none, 0, np.zeros(1, np.int64), tally, room=1)
         self.tally += tally[0]
 
     def slices(self, as_of: int) -> Iterator[tuple[F64, I64, Bool]]:

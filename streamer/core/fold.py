@@ -788,11 +788,13 @@ def fold(
     watermark: I64,
     tally: I64,
     brought: Work | None = None,
+    room: int | None = None,
 ) -> Run:
     """Fold a batch. First the swept customers are settled, then each event in turn.
 
     `brought` has the profiles that the rows MERGED bring, in their order. Updates `sums`, `work`, `watermark` (p,) and `tally`
-    (p, TALLIES) in place.
+    (p, TALLIES) in place. `room`, one or more, is for how many changes there is room at first: where nobody is judged, the usual room is
+    most of the memory.
     """
     joined = rows._replace(  # a batch with gaps would be compiled for anew
         value=np.ascontiguousarray(rows.value),
@@ -802,7 +804,7 @@ def fold(
     )
     brought = nobody(plan) if brought is None else brought
     done = np.zeros(4, np.int64)
-    changes, count = make_changes(2 * len(rows.slot) + len(swept) + 1, len(plan.kind)), 0
+    changes, count = make_changes(2 * len(rows.slot) + len(swept) + 1 if room is None else room, len(plan.kind)), 0
     away: dict[int, Away] = {}
     while True:
         count = _fold(plan, judge, sums, work, joined, swept, swept_part, brought, era, watermark, tally, changes, done, count)

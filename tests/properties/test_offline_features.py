@@ -5,11 +5,13 @@ from __future__ import annotations
 import pickle
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from offline import features
 from offline.events import Reading, take
 from offline.features import Computed, bucket, compute
 from streamer.core.declaration import declare
@@ -67,7 +69,8 @@ def test_batches_and_buckets_leave_no_trace(data: st.DataObject) -> None:
     rows = data.draw(events(tree))
     whole = computed(tree, rows, 0)
     size, buckets = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 5))
-    cut = computed(tree, rows, 0, size, buckets=buckets, rows_in_memory=data.draw(st.integers(0, 40)))
+    with patch.object(features, "FOLDED_ROWS", data.draw(st.integers(1, 40))):
+        cut = computed(tree, rows, 0, size, buckets=buckets, rows_in_memory=data.draw(st.integers(0, 40)))
     assert list(whole.features.index) == list(cut.features.index)
     assert bits(whole.features.to_numpy()) == bits(cut.features.to_numpy())
     assert whole.facts.equals(cut.facts)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from offline import models_command
+from offline import features, models_command
 from offline.events import Reading
 from offline.features import compute
 from offline.fit import points_of
@@ -28,6 +31,8 @@ from streamer.core.model import digest, from_record
 from tests.offlinekit import DAY_MS, FakeHistory, batches, end_of, event, shop
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from offline.features import Computed
     from offline.reseed import Candidate, K
     from offline.shelf import Kept
@@ -289,7 +294,81 @@ def test_what_is_archived_later_makes_no_other_version_of_the_same_night_unless_
     assert again.sha256 == night(FakeHistory(ROWS, "1" * 64), tmp_path, again=True, k=None).sha256
 
 
-def test_how_the_work_was_cut_up_leaves_no_trace(tmp_path: Path) -> None:
+class Killed(BaseException):
+    """Ends a night where it stands, as `kill -9` does."""
+
+
+def test_a_night_that_ends_at_any_step_leaves_the_version_before_and_gives_the_same_bytes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def second(place: Path, told: Callable[[str], None] = lambda _step: None) -> Kept:
+        shelf = Shelf(str(place), "segments")
+        return run(Request(end_of(NEXT)), FakeHistory(NEXT, "1" * 64), shelf, Settings(), lambda step, _d, _o: told(step))
+
+    night(FakeHistory(ROWS), tmp_path / "whole")
+    before = files(tmp_path / "whole")
+    steps: list[str] = []
+    second(tmp_path / "whole", steps.append)
+    assert {"reading", "computing", "fitting from the version in force", "measuring"} <= set(steps)
+    whole = files(tmp_path / "whole")
+    assert before.items() < whole.items()
+    writes = [path for path in whole if path not in before]
+    assert 2 == len(writes)
+    real = Shelf._write
+    for point in [*dict.fromkeys(steps), *writes]:
+
+        def reached(here: str, point: str = point) -> None:
+            if here == point:
+                raise Killed
+
+        def write(shelf: Shelf, path: str, body: bytes, point: str = point) -> None:
+            if path == point:
+                real(shelf, f"{path}.part", body[: len(body) // 2])  # where a file is made before it has its name
+                raise Killed
+            real(shelf, path, body)
+
+        place = tmp_path / point
+        night(FakeHistory(ROWS), place)
+        monkeypatch.setattr(Shelf, "_write", write)
+        with pytest.raises(Killed):
+            second(place, reached)
+        monkeypatch.setattr(Shelf, "_write", real)
+        assert [1] == [kept.version.version for kept in Shelf(str(place), "segments").versions()], point
+        assert before.items() <= files(place).items(), point
+        second(place)
+        assert whole == {path: body for path, body in files(place).items() if not path.endswith(".part")}, point
+
+
+KILLED = """
+import os, signal, sys
+from offline.reseed_command import Request, run
+from offline.settings import Settings
+from offline.shelf import Shelf
+from tests.offlinekit import FakeHistory, end_of, shop
+real = Shelf._write
+def write(shelf, path, body):
+    if path.endswith(".avro"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(shelf, path, body)
+Shelf._write = write
+rows = shop(100, 120)
+run(Request(end_of(rows), k=3), FakeHistory(rows), Shelf(sys.argv[1], "segments"), Settings(), lambda _s, _d, _o: None)
+"""
+
+
+def test_a_process_that_is_killed_between_a_version_s_two_files_has_made_none_and_the_next_makes_the_same(tmp_path: Path) -> None:
+    night(FakeHistory(ROWS), tmp_path / "whole")
+    place = tmp_path / "killed"
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(place)], check=False, timeout=200)
+    assert -signal.SIGKILL == ended.returncode
+    assert ["segments-000001.json"] == list(files(place))
+    assert [] == Shelf(str(place), "segments").versions()
+    night(FakeHistory(ROWS), place)
+    assert files(tmp_path / "whole") == files(place)
+
+
+def test_how_the_work_was_cut_up_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "FOLDED_ROWS", 700)
     cut = Settings(fit=Fitting(buckets=3, rows_in_memory=1000), declaration=Path(PACKAGED))
     whole = night(FakeHistory(ROWS), tmp_path / "whole")
     assert (
