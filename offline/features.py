@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 
 from offline.events import customer_hashes, take
 from offline.folding import Profiles
+from streamer.adapters import memory
 from streamer.core.declaration import DAY_MS
 from streamer.core.reasons import Reason
 
@@ -78,7 +79,16 @@ def compute(
         for done, part in enumerate(work, 1):
             parts.append(part)
             told("computing", done, len(pieces))
-    return joined(reading, parts)
+    _give_back()
+    found = joined(reading, parts)
+    _give_back()
+    return found
+
+
+def _give_back() -> None:
+    """Give back what a step has freed: the next one makes arrays as large, and would have both."""
+    pa.default_memory_pool().release_unused()
+    memory.give_back()
 
 
 @contextmanager
@@ -212,7 +222,8 @@ def joined(reading: Reading, parts: Iterable[Computed]) -> Computed:
         values[rows] = part.features.to_numpy()
         for name, column in facts.items():
             column[rows] = part.facts[name].to_numpy()
-    return Computed(pd.DataFrame(values, index, names), pd.DataFrame(facts).set_axis(index), days, dict(counts))
+    features = pd.DataFrame(values, index, names, copy=False)  # there may be millions of customers
+    return Computed(features, pd.DataFrame(facts, copy=False).set_axis(index), days, dict(counts))
 
 
 class _Gathered:

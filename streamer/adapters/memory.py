@@ -18,3 +18,12 @@ def keep(kept_bytes: int = KEPT_BYTES) -> bool:
     if mallopt is None:
         return False
     return all(mallopt(option, size) for option, size in ((_MMAP_THRESHOLD, 1 << 25), (_TRIM_THRESHOLD, kept_bytes), (_TOP_PAD, 1 << 26)))
+
+
+def give_back() -> bool:
+    """Give memory that was freed back to the system; tells whether the library can do so (glibc can).
+
+    What lies between pieces that are still in use is kept otherwise: after a step that made and dropped a gigabyte, most of it.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return trim is not None and bool(trim(0))
