@@ -23,6 +23,7 @@ import numpy as np
 
 from streamer.adapters.avro import codec, wire
 from streamer.adapters.history import JournalRecord, Kind, day_of, erased_in, event_rows, joined_rows, journal_rows
+from streamer.app.archive_metrics import NoArchiveRecorder, Progress
 from streamer.app.commits import BACKOFF_FIRST_S, BACKOFF_MAX_S
 from streamer.app.journal import ENTRY, QUARANTINE
 from streamer.app.tools import REFUSE
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from streamer.adapters.history import Batch, HistoryWriter
+    from streamer.app.archive_metrics import ArchiveRecorder
     from streamer.app.clock import Clock
     from streamer.app.intake import Intake, Taken
     from streamer.core.columns import I64, U64, Fetched
@@ -75,6 +77,7 @@ class Tools:
     intake: Intake  # of whole events
     history: HistoryWriter
     clock: Clock
+    recorder: ArchiveRecorder = NoArchiveRecorder()  # noqa: RUF009  # it keeps nothing
 
 
 @dataclass(slots=True)
@@ -85,6 +88,7 @@ class Held:
     first: int
     position: int  # the next offset to be read
     latest: int  # the latest Kafka timestamp in history or in hand, ms
+    kept: int  # the same in history alone
     last: int = -1  # the offset of the last row in hand
     batches: list[Batch] = field(default_factory=list)
     rows: int = 0
@@ -111,6 +115,7 @@ class Held:
     def written(self, end: int) -> None:
         """Begin the next file."""
         self.first, self.batches, self.rows, self.size_bytes, self.marks = end, [], 0, 0, []
+        self.kept = self.latest
         self.since_s = float("inf")
 
 
@@ -151,6 +156,7 @@ class Archiver:
         """Do one round: fetch, take in, and write what is due."""
         tools, how = self._tools, self._settings
         self._take_over()
+        self._tell()
         busy = any(not held.started for held in self._held.values())
         try:
             fetched = tools.log.fetch(how.records_max, 0.0 if busy else how.wait_s, how.gather_s)
@@ -162,6 +168,12 @@ class Archiver:
             self._take_in(fetched)
         self._write_due()
         self._tidy()
+
+    def _tell(self) -> None:
+        """Tell how far the partitions in hand are. Before any record came, the end is not known."""
+        ends = {number: self._tools.log.end(number) if held.started else None for number, held in self._held.items()}
+        held = {number: Progress(one.first, one.kept, ends[number]) for number, one in self._held.items()}
+        self._tools.recorder.turned(held, [number for number in self._waiting if number not in held])
 
     def finish(self) -> None:
         """Write all that is in hand, and the journal up to its present end."""
@@ -222,6 +234,7 @@ class Archiver:
             work()
         except Unavailable as error:
             log.warning("a server is away, beginning again from what is in history: %s", error)
+            self._tools.recorder.unavailable()
             for partition in list(self._held):
                 self._again(partition)
 
@@ -250,7 +263,8 @@ class Archiver:
             if partition not in self._held and at_s <= now_s:
                 state = self._tools.history.state(Kind.EVENTS, partition)
                 first = _begin(Kind.EVENTS, partition, state.next_offset, self._bounds(Kind.EVENTS, partition))
-                self._held[partition] = Held(partition, first, first, state.latest_timestamp, erased=self._erased(state.erased))
+                latest = state.latest_timestamp
+                self._held[partition] = Held(partition, first, first, latest, latest, erased=self._erased(state.erased))
                 self._waiting[partition] = (now_s, pause_s)
                 told = self._tools.history.state(Kind.JOURNAL, partition).entries
                 self._held[partition].quarantined |= {offset for entry in told for offset in entry.quarantined if offset >= first}
@@ -349,6 +363,7 @@ class Archiver:
             self._again(held.number)
             return
         self.rows += held.rows
+        self._tools.recorder.wrote(Kind.EVENTS, held.rows)
         log.info("partition %d: %d events before offset %d are in history", held.number, held.rows, end)
         held.written(end)
         now_s = self._tools.clock.monotonic_s()
@@ -394,6 +409,7 @@ class Archiver:
             quarantined = [record.at_offset for record in part if record.kind == QUARANTINE]
             latest = int(running[until - 1]) if part else latest
             self._tools.history.append(Kind.JOURNAL, partition, first, stop, batches, latest, quarantined)
+            self._tools.recorder.wrote(Kind.JOURNAL, len(part))
             first = stop
 
     # Files

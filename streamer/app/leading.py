@@ -70,6 +70,7 @@ class Leader:
         """
         promotions = self._tools.promotions
         promotion = None if promotions is None else promotions.latest()
+        self._tools.recorder.promoted(None if promotions is None else promotions.asked)
         if promotion is None or promotion.version.version == owned.data.model:
             return False
         if not owned.data.swept:

@@ -84,6 +84,7 @@ METRICS = (
         ("partition",),
         "Epoch of the version that the partition has adopted; numbered on from version to version.",
     ),
+    Definition("streamer_model_promoted_version", "gauge", (), "Model version that is promoted, adopted or not; told by who leads."),
     Definition("streamer_rebuild_backlog", "gauge", ("partition",), "Records that a rebuild has still to take in; 0 where there is none."),
     Definition("streamer_sweep_backlog", "gauge", ("partition",), "Customers that the sweep has yet to come by."),
     Definition("streamer_customers", "gauge", ("segment", "name"), "Customers by segment, in this worker's partitions."),
@@ -99,6 +100,7 @@ OUTCOMES = {Outcome.APPLIED: "applied", Outcome.OTHER_OWNER: "refused_by_owner",
 LATENCY_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200)
 STAGE_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 30)
 SHARE_RECORDS = 1_000
+LEADS = 0  # the partition whose owner leads
 RECORDS = (1, 5, 10, 50, 100, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
 
 
@@ -226,6 +228,7 @@ class Metrics(Collector):
         self._latest_ms: dict[int, int] = {}  # Kafka timestamp of the last record taken in, by partition
         self._waiting: tuple[int, ...] = ()
         self._versions: Mapping[int, ModelVersion] = {}
+        self._promoted: int | None = None
         for name, labels in _zeros():
             self._counters[name][labels] = 0
 
@@ -327,6 +330,11 @@ class Metrics(Collector):
                 if seen.lag == 0:
                     seen.caught_up_s = now
 
+    def promoted(self, number: int | None) -> None:
+        """Take in which version is promoted."""
+        with self._lock:
+            self._promoted = number
+
     def _watch_error(self, parts: Sequence[PartitionData], numbers: tuple[int, ...], now_s: float) -> None:
         """Let ADWIN see the error, where all votes are of one version and none waits for a sweep."""
         version = self._versions.get(parts[0].model) if parts else None
@@ -349,7 +357,7 @@ class Metrics(Collector):
 
     def describe(self) -> Iterable[Metric]:
         """Name the metrics, so that a registry finds clashes without collecting."""
-        return [_family(metric, {}) for metric in METRICS if metric.sort != "histogram"]
+        return [family(metric, {}) for metric in METRICS if metric.sort != "histogram"]
 
     def collect(self) -> Iterator[Metric]:
         """Give every metric."""
@@ -363,12 +371,12 @@ class Metrics(Collector):
             }
         for metric in METRICS:
             if metric.sort == "histogram":
-                family = HistogramMetricFamily(metric.name, metric.meaning, labels=metric.labels)
+                found = HistogramMetricFamily(metric.name, metric.meaning, labels=metric.labels)
                 for labels, (buckets, total) in histograms[metric.name].items():
-                    family.add_metric(labels, buckets, total)
-                yield family
+                    found.add_metric(labels, buckets, total)
+                yield found
             else:
-                yield _family(metric, (counters if metric.sort == "counter" else gauges).get(metric.name, {}))
+                yield family(metric, (counters if metric.sort == "counter" else gauges).get(metric.name, {}))
 
     def _gauges(self) -> dict[str, Samples]:
         """Compute what is true now."""
@@ -392,6 +400,8 @@ class Metrics(Collector):
             for name, value in each.items():
                 if value is not None:
                     found[name][str(number),] = value
+        if self._promoted is not None and LEADS in self._seen:
+            found["streamer_model_promoted_version"] = {(): self._promoted}
         members = _members([seen.data for seen in self._seen.values()], self._versions)
         customers = sum(members.values())
         found["streamer_customers"] = members
@@ -416,12 +426,13 @@ def _zeros() -> Iterator[tuple[str, tuple[str, ...]]]:
             yield from ((metric.name, (value,)) for value in known[metric.labels[0]]) if metric.labels else [(metric.name, ())]
 
 
-def _family(metric: Definition, samples: Samples) -> Metric:
+def family(metric: Definition, samples: Samples) -> Metric:
+    """Give a counter or gauge as it is scraped."""
     make = CounterMetricFamily if metric.sort == "counter" else GaugeMetricFamily
-    family = make(metric.name, metric.meaning, labels=metric.labels)
+    found = make(metric.name, metric.meaning, labels=metric.labels)
     for labels, value in samples.items():
-        family.add_metric(labels, value)
-    return family
+        found.add_metric(labels, value)
+    return found
 
 
 def _members(parts: Sequence[PartitionData], versions: Mapping[int, ModelVersion]) -> Samples:

@@ -36,6 +36,8 @@ class Promotions:
         self._key = promoted_key(name)
         self._next = [0] * partitions
         self._latest: Promotion | None = None
+        self.asked: int | None = None
+        """The number of the version that is promoted, usable or not; 0 where that can't be read, None where there is none."""
 
     def latest(self) -> Promotion | None:
         """Give the version that is to be in force; None where nobody promoted one, or the last one can't be used."""
@@ -61,7 +63,9 @@ class Promotions:
     def _usable(self, record: LogRecord) -> Promotion | None:
         try:
             promotion = promotion_of(record)
+            self.asked = None if promotion is None else promotion.version.version
         except (codec.BodyRefused, ValueError) as error:
+            self.asked = 0
             message = "the promotion at offset %d of the models' topic can't be read, and changes nothing: %s"
             log.error(message, record.offset, error)  # noqa: TRY400  # the message says it all
             return None

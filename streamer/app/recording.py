@@ -83,6 +83,9 @@ class Recorder(Protocol):
     def looked(self, ends: Mapping[int, int], backlogs: Mapping[int, int]) -> None:
         """Take in where the input's partitions end, and how many customers each unfinished sweep has still to judge."""
 
+    def promoted(self, number: int | None) -> None:
+        """Take in which version is promoted, adopted or not: 0 where that can't be read, None where there is none."""
+
 
 class NoRecorder:
     """Counts nothing."""
@@ -116,6 +119,9 @@ class NoRecorder:
         """Do nothing."""
 
     def looked(self, ends: Mapping[int, int], backlogs: Mapping[int, int]) -> None:
+        """Do nothing."""
+
+    def promoted(self, number: int | None) -> None:
         """Do nothing."""
 
 

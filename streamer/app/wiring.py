@@ -38,6 +38,7 @@ from streamer.adapters.redis_state import RedisSettings, RedisStateStore
 from streamer.adapters.registry import PackagedSchemas, Registry, RegistrySettings
 from streamer.app import archiver as archiving
 from streamer.app import checking
+from streamer.app.archive_metrics import ArchiveMetrics, NoArchiveRecorder
 from streamer.app.archiver import Archiver
 from streamer.app.changes import CHANGE, ChangeWriter, Origin
 from streamer.app.clock import SystemClock
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
 
     from streamer.adapters.history import History
     from streamer.adapters.registry import SchemaSource
+    from streamer.app.archive_metrics import ArchiveRecorder
     from streamer.app.checking import Report
     from streamer.app.config import Config
     from streamer.app.letters import Again
@@ -330,6 +332,20 @@ def watched(config: Config) -> Iterator[Recorder]:
 
 
 @contextmanager
+def watched_archiver(config: Config) -> Iterator[ArchiveRecorder]:
+    """Give what an archiver tells of its work, likewise."""
+    how = config.metrics
+    if not how.enabled:
+        yield NoArchiveRecorder()
+        return
+    clock = SystemClock()
+    health = Health(clock, how.live_within_s, how.ready_within_s)
+    metrics, registry = ArchiveMetrics.registered(clock, health)
+    with probes(how.host, how.port, health, registry):
+        yield metrics
+
+
+@contextmanager
 def archiver(config: Config) -> Iterator[Archiver]:
     """Make an archiver from the configuration, in a group of its own.
 
@@ -354,7 +370,8 @@ def archiver(config: Config) -> Iterator[Archiver]:
         return bool(tail.between(config.topics.events, partition, first, end))
 
     try:
-        yield Archiver(settings, archiving.Tools(log_of_events, reader, left, intake, history, SystemClock()), partitions)
+        with watched_archiver(config) as recorder:
+            yield Archiver(settings, archiving.Tools(log_of_events, reader, left, intake, history, SystemClock(), recorder), partitions)
     finally:
         reader.close()
         tail.close()

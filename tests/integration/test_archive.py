@@ -14,7 +14,9 @@ from streamer.adapters.history import open_history
 from streamer.app import wiring
 from streamer.core.ports import Topic
 from tests.integration.kit import Job
+from tests.integration.prometheus import ended
 from tests.integration.test_job import LEARNING, shop
+from tests.integration.test_metrics import port_of, ready, scraped
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,6 +94,29 @@ def test_history_is_what_was_sent_through_kills_and_rebalances(servers: real_ser
     told = job.read(Topic.JOURNAL, "journal_entry")
     assert told
     assert [(one["commit_id"], one["at_offset"]) for one in told] == [(one.commit_id, one.at_offset) for one in archived]
+
+
+@pytest.mark.timeout(300)
+def test_an_archiver_is_scraped_and_probed_as_a_worker_is(servers: real_servers.Running, tmp_path: Path) -> None:
+    root = tmp_path / "history"
+    settings = {"STREAMER_HISTORY__URL": str(root), "STREAMER_HISTORY__ROLL_S": "500ms", "STREAMER_METRICS__PORT": "0"}
+    job = Job(servers.kafka_bootstrap, servers.redis_url, tmp_path, settings={**LEARNING, **settings}).create()
+    events = shop(600, 60, seed=5)
+    job.send(events)
+    with ended(archiver(job, "a")) as process:
+        port = port_of(job, "a")
+        job.wait("all events in history", lambda: len(events) == scraped(port)["streamer_archive_rows_total"][("events",)])
+        job.wait("nothing left", lambda: [0.0] * job.partitions == [*scraped(port)["streamer_archive_lag_records"].values()])
+        job.wait("a ready archiver", lambda: ready(port)["ready"])
+        found = scraped(port)
+        assert [0.0] * job.partitions == [*found["streamer_archive_lag_seconds"].values()]
+        history = open_history(str(root)).manifest()
+        assert {(str(p),): one.next_offset for p, one in history.events.items()} == dict(found["streamer_archive_next_offset"])
+        assert len([one for one in history.entries if one.path]) == found["streamer_archive_files_total"][("events",)]
+        assert 0 <= time.time() - found["streamer_archive_last_file_timestamp_seconds"][()] < 300
+        assert found["process_cpu_seconds_total"][()] > 0
+        process.send_signal(signal.SIGTERM)
+        assert 0 == process.wait(60), job.logs()
 
 
 @pytest.mark.timeout(300)

@@ -19,6 +19,7 @@ import yaml
 
 from streamer import __version__, cli
 from streamer.adapters.servers.containers import KAFKA_IMAGE, REDIS_IMAGE
+from streamer.app import archive_metrics
 from streamer.app.config import load
 from streamer.app.metrics import METRICS
 
@@ -180,7 +181,7 @@ def test_a_container_is_healthy_when_its_worker_is_ready(status: int, exit_statu
 
 
 def test_dashboard_and_alerts_ask_for_metrics_that_workers_expose() -> None:
-    known = {metric.name for metric in METRICS}
+    known = {metric.name for metric in (*METRICS, *archive_metrics.METRICS)}
     known |= {f"{metric.name}_{part}" for metric in METRICS if metric.sort == "histogram" for part in ("bucket", "sum", "count")}
     asked = {name for query in [*QUERIES, *(alert["expr"] for alert in ALERTS)] for name in re.findall(r"\bstreamer_\w+", query)}
     assert set() == asked - known

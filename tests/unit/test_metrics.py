@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from streamer.app import archive_metrics
 from streamer.app.health import Health
 from streamer.app.metrics import METRICS, Histogram, Metrics, Seen, Share, _spread
 from streamer.app.recording import STAGES, NoRecorder
@@ -23,6 +25,7 @@ from streamer.core.profile import HELD
 from tests.fakes.clock import FakeClock
 from tests.fakes.faults import Fault, Faults
 from tests.fakes.job import INPUT, Job, headers, shop
+from tests.fakes.promoting import renewed
 
 if TYPE_CHECKING:
     from streamer.app.recording import Recorder
@@ -35,8 +38,8 @@ ROW = re.compile(r"^\| `(streamer_\w+)` \| (\w+) \|([^|]*)\| ([^|]*) \|", re.MUL
 class Watched:
     """A job in memory whose workers are counted."""
 
-    def __init__(self, **settings: Any) -> None:
-        self.job = Job(settings=settings)
+    def __init__(self, *, promotes: bool = False, **settings: Any) -> None:
+        self.job = Job(settings=settings, promotes=promotes)
         self.job.clock.wall_ms = self.job.broker.now_ms
         self.metrics: dict[str, Metrics] = {}
 
@@ -60,7 +63,7 @@ class Watched:
 
 def test_the_page_and_the_code_list_the_same_metrics_in_the_same_words() -> None:
     page = [(name, sort, tuple(re.findall(r"`(\w+)`", labels)), meaning) for name, sort, labels, meaning in ROW.findall(PAGE.read_text())]
-    assert [tuple(metric) for metric in METRICS] == page
+    assert [tuple(metric) for metric in (*METRICS, *archive_metrics.METRICS)] == page
 
 
 def test_every_metric_is_exposed_under_its_name_and_type_and_nothing_else_is() -> None:
@@ -190,6 +193,31 @@ def test_refused_commits_rebuilds_and_absent_servers_are_counted_and_no_event_tw
     job.settle(again)
     assert 4 == watched.one("streamer_rebuilds_total", "b")
     assert 0 == sum(watched.read("streamer_changes_total", "b").values()) or job.told()
+
+
+@pytest.mark.compiled
+def test_who_leads_tells_which_version_is_promoted_until_another_leads_and_whether_it_can_be_adopted() -> None:
+    watched = Watched(epoch_interval_s=0.6, poll_interval_s=0.3, promotes=True)
+    job = watched.job
+    worker = watched.worker("a")
+    job.send(shop(600, 60))
+    job.settle(worker)
+    assert {} == watched.read("streamer_model_promoted_version")
+    second = renewed(job.version(1), 2, "a")
+    job.promote(second)
+    job.settle(worker)
+    assert 2 == watched.one("streamer_model_promoted_version")
+    assert {2.0} == set(watched.read("streamer_model_version").values())
+    job.promote(replace(second, version=3, feature_version="another"))
+    job.settle(worker)
+    assert 3 == watched.one("streamer_model_promoted_version")
+    assert {2.0} == set(watched.read("streamer_model_version").values())
+    other = watched.worker("b")
+    job.gone("a")
+    job.settle(other)
+    job.settle(worker)
+    assert {} == watched.read("streamer_model_promoted_version", "a")
+    assert 3 == watched.one("streamer_model_promoted_version", "b")
 
 
 @pytest.mark.compiled

@@ -93,15 +93,19 @@ class Topics:
         found = self.promotions.latest()
         return 0 if found is None else found.version.version
 
+    def asked(self) -> int | None:
+        return self.promotions.asked
+
 
 def test_the_latest_promotion_counts_and_is_read_once() -> None:
     topics = Topics()
     assert 0 == topics.latest()
+    assert None is topics.asked()
     for number in (1, 2):
         promote(topics.broker, "models", version(number), 9)
     assert 2 == topics.latest()
     promote(topics.broker, "models", version(1), 9)
-    assert 1 == topics.latest()
+    assert 1 == topics.latest() == topics.asked()
     topics.broker.topics["models"][0].records.clear()
     assert 1 == topics.latest()
 
@@ -131,6 +135,7 @@ def test_what_can_not_be_judged_by_is_told_and_changes_nothing(made: ModelVersio
     with caplog.at_level(logging.ERROR):
         assert 0 == topics.latest()
     assert said in caplog.text
+    assert 2 == topics.asked()  # by which it is seen that another is in force
     assert said in str(unfit(made, DECLARATION))
     assert None is unfit(version(), DECLARATION)
 
@@ -141,6 +146,9 @@ def test_a_promotion_that_can_not_be_read_is_told_and_changes_nothing(caplog: py
     with caplog.at_level(logging.ERROR):
         assert 0 == topics.latest()
     assert "the promotion at offset 0 of the models' topic can't be read, and changes nothing" in caplog.text
+    assert 0 == topics.asked()
+    topics.broker.append("models", 0, promoted_key(NAME), None, ())
+    assert (0, None) == (topics.latest(), topics.asked())
 
 
 # Adoption
