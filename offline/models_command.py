@@ -6,6 +6,7 @@ import json
 import os
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from offline.publishing import ModelTopic, Published
     from offline.session import Session
     from offline.shelf import Kept, Shelf
+    from offline.stream import Stream
+    from streamer.adapters.avro.model_records import OnTopic
     from streamer.adapters.kafka import KafkaSettings
     from streamer.adapters.registry import SchemaSource
     from streamer.core.declaration import Declaration
@@ -33,32 +36,103 @@ JSON = typer.Option("--json", help="Print one JSON object.")
 
 SHA256_MIN = 6  # digits that name a version
 TIMEOUT_S = 30.0
+LIST_TIMEOUT_S = 10.0
 
 
 @app.command("list")
 def list_versions(
+    context: typer.Context,
     models: Annotated[str, MODELS],
     name: Annotated[str, NAME] = "segments",
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """List the versions, and the candidates that the gate refused."""
+    """List the versions, and the candidates that the gate refused, and mark which is in force.
+
+    Where Kafka is said to be nowhere, or does not answer, none is marked.
+    """
     from rich.console import Console
 
     from offline.shelf import Shelf
 
     shelf = Shelf(models, name)
     found = [*shelf.versions(), *shelf.refused()]
+    standing = standing_of(session_of(context), name)
+    listed = [{**summary(kept), "in_force": None if standing.sha256 is None else kept.sha256 == standing.sha256} for kept in found]
     if as_json:
-        typer.echo(json.dumps([summary(kept) for kept in found], indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(listed, indent=2, ensure_ascii=False))
         return
     rows = table(
-        ("version", ""), ("last day", "whole"), ("segments", ""), ("customers", ""), ("fit", ""), ("gate", ""), ("SHA-256", "whole")
+        ("version", ""),
+        ("last day", "whole"),
+        ("segments", ""),
+        ("customers", ""),
+        ("fit", ""),
+        ("gate", ""),
+        ("in force", ""),
+        ("SHA-256", "whole"),
     )
-    for kept in found:
-        one = summary(kept)
+    for kept, one in zip(found, listed, strict=True):
         figures = (str(one["version"]), one["day"], str(one["segments"]), number(one["customers"]), one["fit"])
-        rows.add_row(*figures, one["gate"], kept.sha256[:12], style="dim" if kept.refused else None)
-    Console().print(rows)
+        mark = "" if one["in_force"] is None else "yes" if one["in_force"] else "no"
+        rows.add_row(*figures, one["gate"], mark, kept.sha256[:12], style="dim" if kept.refused else None)
+    console = Console()
+    console.print(rows)
+    if standing.sha256 is not None and not any(one["in_force"] for one in listed):
+        console.print(f"What is in force (SHA-256 {standing.sha256[:12]}) is not in {models}: `offline models fetch` takes it there.")
+    if standing.unknown:
+        console.print(f"Which one is in force can't be told: {standing.unknown}", soft_wrap=True, markup=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The SHA-256 of the version in force by the topic of models; None where nothing is, or where that is not known, and why."""
+
+    sha256: str | None = None
+    unknown: str = ""
+
+
+def standing_of(session: Session, name: str) -> Standing:
+    """Look on the topic of models which version is in force, where anybody said where Kafka is."""
+    from offline.publishing import body_in_force
+    from offline.stream import load
+    from streamer.core.errors import Corrupt, Misconfigured, Unavailable
+    from streamer.core.model import digest
+
+    stream = load(session.file, os.environ)
+    if not stream.named:
+        return Standing(unknown="say where Kafka is, by `--settings` or `KAFKA_BOOTSTRAP`.")
+    try:
+        body = body_in_force(on_topic_of(stream, name))
+    except (Corrupt, Misconfigured, Unavailable) as error:
+        return Standing(unknown=str(error))
+    return Standing(None if body is None else digest(body).hex(), "" if body is not None else f"no version of {name} is on the topic yet.")
+
+
+def on_topic_of(stream: Stream, name: str) -> OnTopic:
+    """Read what is on the topic of models, as one who writes nothing. Raises as `topic_of` does, and `Corrupt`."""
+    from contextlib import closing
+
+    from offline.publishing import read_topic
+    from streamer.adapters.kafka import KafkaSettings, KafkaTopicReader
+    from streamer.core.ports import Topic
+
+    def settings(own: Mapping[str, str]) -> KafkaSettings:
+        return KafkaSettings(stream.bootstrap, {**stream.properties, **own}, "segment-streamer-offline", LIST_TIMEOUT_S)
+
+    partitions = _partitions(stream, settings({}))
+    with closing(KafkaTopicReader(settings(stream.consumer), {Topic.MODELS: stream.topic})) as reader:
+        return read_topic(reader, name, partitions, LIST_TIMEOUT_S)
+
+
+def _partitions(stream: Stream, settings: KafkaSettings) -> int:
+    from streamer.adapters.kafka import KafkaAdmin
+    from streamer.core.errors import Misconfigured
+
+    partitions = KafkaAdmin(settings).partitions(stream.topic)
+    if partitions is None:
+        message = f"there is no topic {stream.topic} at {stream.bootstrap}: let `streamer run` make it, or name it in `topics.models`"
+        raise Misconfigured(message)
+    return partitions
 
 
 @app.command()
@@ -260,9 +334,8 @@ def topic_of(session: Session, name: str) -> Iterator[ModelTopic]:
     from offline.publishing import ModelTopic
     from offline.stream import load
     from streamer.adapters.avro.model_records import MODEL
-    from streamer.adapters.kafka import KafkaAdmin, KafkaSettings, KafkaTopicReader, KafkaTransactions
+    from streamer.adapters.kafka import KafkaSettings, KafkaTopicReader, KafkaTransactions
     from streamer.adapters.registry import PackagedSchemas, Registry, RegistrySettings
-    from streamer.core.errors import Misconfigured
     from streamer.core.ports import Topic
 
     stream = load(session.file, os.environ)
@@ -270,10 +343,7 @@ def topic_of(session: Session, name: str) -> Iterator[ModelTopic]:
     def settings(own: Mapping[str, str]) -> KafkaSettings:
         return KafkaSettings(stream.bootstrap, {**stream.properties, **own}, "segment-streamer-offline", TIMEOUT_S)
 
-    partitions = KafkaAdmin(settings({})).partitions(stream.topic)
-    if partitions is None:
-        message = f"there is no topic {stream.topic} at {stream.bootstrap}: let `streamer run` make it, or name it in `topics.models`"
-        raise Misconfigured(message)
+    partitions = _partitions(stream, settings({}))
     source: SchemaSource = PackagedSchemas()
     if stream.registry is not None:
         source = Registry(RegistrySettings(url=stream.registry, properties=stream.registry_properties))

@@ -68,12 +68,7 @@ class ModelTopic:
             Corrupt: the promotion can't be read.
 
         """
-        found = [record for p in range(self.partitions) for record in self.reader.read(Topic.MODELS, p, 0, self.timeout_s)]
-        try:
-            return on_topic(self.name, found)
-        except (BodyRefused, ValueError) as error:
-            message = f"what is promoted on the topic of models can't be read: {error}: look with the release that wrote it"
-            raise Corrupt(message) from error
+        return read_topic(self.reader, self.name, self.partitions, self.timeout_s)
 
     def publish(self, wish: Callable[[OnTopic], Wish | None], declaration: Declaration, at: int) -> Published:
         """Publish what `wish` makes of what is on the topic; None leaves it as it is.
@@ -101,6 +96,22 @@ class ModelTopic:
                 return published
         message = f"{self.name} could not be published in {ATTEMPTS_MAX} attempts: {refused}"
         raise Unavailable(message) from refused
+
+
+def read_topic(reader: TopicReader, name: str, partitions: int, timeout_s: float) -> OnTopic:
+    """Read all that is on the topic of models of one of them.
+
+    Raises:
+        Unavailable: not within the time-out.
+        Corrupt: the promotion can't be read.
+
+    """
+    found = [record for p in range(partitions) for record in reader.read(Topic.MODELS, p, 0, timeout_s)]
+    try:
+        return on_topic(name, found)
+    except (BodyRefused, ValueError) as error:
+        message = f"what is promoted on the topic of models can't be read: {error}: look with the release that wrote it"
+        raise Corrupt(message) from error
 
 
 def decided(
@@ -140,11 +151,15 @@ def decided(
 
 def in_force(present: OnTopic) -> ModelVersion | None:
     """Give the version that the stream judges by, or will: what is promoted, else the one there is, of its own first model."""
+    body = body_in_force(present)
+    return None if body is None else decoded(body)
+
+
+def body_in_force(present: OnTopic) -> bytes | None:
+    """Give its body."""
     if present.promotion is not None:
-        return present.promotion.version
-    if not present.bodies:
-        return None
-    return decoded(present.bodies[min(present.bodies)])
+        return present.promotion.body
+    return present.bodies[min(present.bodies)] if present.bodies else None
 
 
 def _of_another_stream(name: str, version: ModelVersion, present: OnTopic) -> str | None:

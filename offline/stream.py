@@ -34,6 +34,7 @@ class Stream:
     topic: str = TOPIC
     registry: str | None = None
     registry_properties: Mapping[str, str] = field(default_factory=dict, repr=False)
+    named: bool = False  # whether anybody said where Kafka is
 
 
 class _Loader(yaml.SafeLoader):
@@ -74,17 +75,17 @@ def load(path: Path | None, environment: Mapping[str, str]) -> Stream:
         environment.get("STREAMER_KAFKA__BOOTSTRAP_SERVERS")
         or _text(kafka.get("bootstrap_servers"), f"{where}: kafka.bootstrap_servers")
         or environment.get("KAFKA_BOOTSTRAP")
-        or BOOTSTRAP
     )
     properties, consumer, producer = (_texts(kafka.get(name), f"{where}: kafka.{name}") for name in ("properties", "consumer", "producer"))
     return Stream(
-        bootstrap,
+        bootstrap or BOOTSTRAP,
         properties,
         consumer,
         producer,
         environment.get("STREAMER_TOPICS__MODELS") or _text(topics.get("models"), f"{where}: topics.models") or TOPIC,
         environment.get("STREAMER_SCHEMA_REGISTRY__URL") or _text(registry.get("url"), f"{where}: schema_registry.url"),
         _texts(registry.get("properties"), f"{where}: schema_registry.properties"),
+        named=bool(bootstrap),
     )
 
 

@@ -67,6 +67,10 @@ class Offline:
         assert status == process.returncode, err
         return json.loads(out) if status == 0 else err
 
+    def in_force(self) -> list[tuple[int, bool]]:
+        """List the versions that are kept, and whether each is in force."""
+        return [(one["version"], one["in_force"]) for one in self.run("list", "--models", str(self.models))]
+
     def reseed(self, history: str, day: date, *more: str) -> Any:
         """Re-seed as of the end of a day; a version that the gate refused is told too."""
         process = self.start(history, "--models", str(self.models), "--as-of", str(day), *more, group=("reseed",))
@@ -108,6 +112,7 @@ def test_versions_are_promoted_and_taken_back_while_workers_are_killed(job: Job)
         answers = [json.loads(process.communicate(timeout=120)[0]) for process in at_once]
         assert [0, 0] == [process.returncode for process in at_once]
         assert [False, True] == sorted(answer["changed"] for answer in answers)
+        assert [(1, False), (2, True)] == offline.in_force()
         job.send(events[8000:12_000])
         job.wait("the second version", lambda: any(state.model == 2 for state in job.states()))
         workers["a"].send_signal(signal.SIGKILL)  # in the midst of it
@@ -123,6 +128,7 @@ def test_versions_are_promoted_and_taken_back_while_workers_are_killed(job: Job)
         back = offline.run("rollback", "--reason", "too many moved")
         assert (1, 2, True, True) == (back["version"], back["before"], back["back"], back["changed"])
         assert not offline.run("rollback")["changed"]
+        assert [(1, True), (2, False)] == offline.in_force()
         job.send(events[12_000:])
         job.wait("the first version again", lambda: any(state.model == 1 for state in job.states()))
         workers["b"].send_signal(signal.SIGKILL)

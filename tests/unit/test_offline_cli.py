@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from typer.testing import CliRunner
 
+from offline import models_command
 from offline.cli import app, main
 from offline.reseed_command import Request, run
 from offline.settings import Settings
-from offline.shelf import Shelf
+from offline.shelf import Shelf, body_of
+from streamer.adapters.avro.model_records import OnTopic, Promotion
+from streamer.core.errors import Unavailable
+from streamer.core.model import digest
 from tests.offlinekit import FakeHistory, end_of, shop
 
 if TYPE_CHECKING:
@@ -22,8 +27,9 @@ if TYPE_CHECKING:
 HEAVY = {"confluent_kafka", "numba", "numpy", "openpyxl", "pandas", "pyarrow", "redis", "river", "scipy", "sklearn", "yaml"}
 
 
-def said(*arguments: object) -> str:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+def said(*arguments: object, kafka: str = "") -> str:
+    env = {"COLUMNS": "200", "KAFKA_BOOTSTRAP": kafka, "STREAMER_KAFKA__BOOTSTRAP_SERVERS": ""}
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env=env)
     assert 0 == result.exit_code, (result.output, result.exception)
     return str(result.output)
 
@@ -71,6 +77,41 @@ def test_versions_are_listed_shown_and_compared(place: Path) -> None:
     last = max(one["version"] for one in listed if one["gate"] != "refused")
     assert {"seg_0001"} <= {row["segment_id"] for row in json.loads(said("models", "diff", 1, last, "--models", place, "--json"))}
     assert "goes on" in said("models", "diff", 1, 1, "--models", place)
+
+
+def test_the_version_in_force_is_marked_where_the_topic_can_be_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def listed(kafka: str = "") -> tuple[list[bool | None], str]:
+        found = json.loads(said("models", "list", "--models", place, "--json", kafka=kafka))
+        return [one["in_force"] for one in found], said("models", "list", "--models", place, kafka=kafka)
+
+    kept = [*Shelf(str(place), "segments").versions(), *Shelf(str(place), "segments").refused()]
+    unknown: list[bool | None] = [None] * len(kept)
+    marks, shown = listed()
+    assert unknown == marks
+    assert "Which one is in force can't be told: say where Kafka is" in shown
+    bodies = [body_of(one.version) for one in kept]
+    first, last = kept[0].version, kept[1].version
+    topic = OnTopic({first.version: bodies[0], last.version: bodies[1]}, None)
+    for present, which in [(topic, 0), (replace(topic, promotion=Promotion(last, bodies[1])), 1)]:
+        monkeypatch.setattr(models_command, "on_topic_of", lambda _stream, _name, present=present: present)
+        marks, shown = listed("kafka:9092")
+        assert [n == which for n in range(len(kept))] == marks
+        [row] = [line for line in shown.splitlines() if " yes " in line]
+        assert kept[which].sha256[:12] in row
+    other = body_of(replace(first, as_of=1))
+    monkeypatch.setattr(models_command, "on_topic_of", lambda _stream, _name: OnTopic({1: other}, None))
+    marks, shown = listed("kafka:9092")
+    assert not any(marks)
+    assert f"What is in force (SHA-256 {digest(other).hex()[:12]}) is not in {place}" in "".join(shown.splitlines())
+    monkeypatch.setattr(models_command, "on_topic_of", lambda _stream, _name: OnTopic({}, None))
+    assert (unknown, True) == ((found := listed("kafka:9092"))[0], "no version of segments is on the topic yet" in found[1])
+
+    def away(_stream: object, _name: str) -> OnTopic:
+        message = "kafka:9092 does not answer"
+        raise Unavailable(message)
+
+    monkeypatch.setattr(models_command, "on_topic_of", away)
+    assert (unknown, True) == ((found := listed("kafka:9092"))[0], "can't be told: kafka:9092 does not answer" in found[1])
 
 
 @pytest.mark.parametrize(

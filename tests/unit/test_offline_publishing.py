@@ -271,6 +271,7 @@ def test_the_streams_own_settings_say_where_it_is(tmp_path: Path) -> None:
     assert "b:2" == load(file, {"STREAMER_KAFKA__BOOTSTRAP_SERVERS": "b:2"}).bootstrap
     assert "c:3" == load(None, {"KAFKA_BOOTSTRAP": "c:3"}).bootstrap
     assert Stream() == load(None, {})
+    assert [True, False] == [load(None, environment).named for environment in ({"KAFKA_BOOTSTRAP": "localhost:9092"}, {})]
     assert "s3cret" not in repr(found)
 
 
