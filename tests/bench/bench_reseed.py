@@ -26,6 +26,7 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,8 +182,9 @@ def run(size: Size, place: Path, work: Path, runs: int) -> kit.Results:
     cores = os.cpu_count() or 1
     cases = {JOB: ours} | {f"DuckDB, {n} thread{'s' * (n > 1)}": lambda n=n: theirs(n) for n in sorted({1, cores})}
     files = [path.stat().st_size for path in (place / "events").rglob("*.parquet")]
-    about = {"events": size.events, "customers": size.customers, "days": size.days, "partitions": size.partitions}
-    return kit.run_in_turn(cases, runs, about={**about, "files": len(files), "files_bytes": sum(files)})
+    about: dict[str, Any] = {"events": size.events, "customers": size.customers, "days": size.days, "partitions": size.partitions}
+    about |= {"files": len(files), "files_bytes": sum(files), "memory_mib": MEMORY_MAX_MIB}
+    return kit.run_in_turn(cases, runs, about={**about, **{name: metadata.version(name) for name in ("duckdb", "pandas", "pyarrow")}})
 
 
 def main() -> None:
