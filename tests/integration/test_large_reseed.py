@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SIZE = large_history.Size(5_000_000, 250_000, partitions=2)
-MEMORY_MAX_MIB = 900
-"""Half of it is Python with all that is imported. The events alone are twice as much, and their columns four times."""
+MEMORY_MAX_MIB = 1_280
+"""It takes 810, or 1,090 where compiled code has to be made first; 2,050 where all events are held at once (measured)."""
 
 pytestmark = [pytest.mark.long, pytest.mark.in_memory]
 
