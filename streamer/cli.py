@@ -50,7 +50,7 @@ COMMANDS = {
     ),
     "merge": Command(
         "streamer.app.merge_command",
-        "Merge a customer's id into another: what is known of the one becomes the other's, and so do the events still to come.",
+        "Merge a customer's id into another: what is known of OLD becomes NEW's, and so do OLD's events for a while.",
     ),
     "ingest": Command(
         "streamer.app.ingest_command",
