@@ -15,6 +15,7 @@ from streamer.app.merging import SOURCE
 from streamer.app.models import ModelShelf
 from streamer.core.columns import read_only
 from streamer.core.model import NEW, segment_id_of
+from streamer.core.partition import unpack_state
 from streamer.core.ports import Topic
 from streamer.core.profile import FIRST_CODE, MODEL, NEW_SEGMENT, NO_SEGMENT, SEGMENT, VERSION, unpack
 from tests.fakes.job import APP, INPUT, NAME, headers, intake_of, schema_id
@@ -152,11 +153,29 @@ def unforgotten(job: Job) -> None:
     """
     for namespace in job.redis.namespaces.values():
         for partition, held in namespace.partitions.items():
-            texts = [held.state, held.outbox, held.erased, held.redirects, held.attempts, *held.profiles, *held.profiles.values()]
+            texts = [
+                _without_digests(held.state),
+                held.outbox,
+                held.erased,
+                held.redirects,
+                held.attempts,
+                *held.profiles,
+                *held.profiles.values(),
+            ]
             left = [customer for customer in job.erased if any(customer.encode() in text for text in texts)]
             if left:
                 message = f"partition {partition}: Redis still names {', '.join(left)}, who was erased"
                 raise Violated(message)
+
+
+def _without_digests(state: bytes) -> bytes:
+    """Leave the digests out of a packed state: c022 is an id here, and four hexadecimal digits there."""
+    if not state:
+        return state
+    data = unpack_state(state)
+    for digest in (data.erased_digest, data.redirects_digest, data.erased_key):
+        state = state.replace(digest.encode(), b"")
+    return state
 
 
 def _changes(log: FakePartitionLog) -> list[LogRecord]:
