@@ -1,8 +1,10 @@
 """Events of the history as commands leave them: who was erased is not there, and two ids that were merged are one customer.
 
 Laws: a customer's events are, but for repetitions across two ids, those that the customer's profile in the stream was made of. What the
-stream took from an id counts for the customer who got it, from when the profile has arrived; an event that was sent on counts once. Where
-no command was given, nothing is read twice.
+stream took from an id counts for the customer who got it, from when the profile has arrived; an event that was sent on counts once.
+
+Commands are found in the column of event types, which is read before all else. Where some were merged, the rows of those whom commands
+concern are held, without their properties.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from streamer.adapters.history import ERASE, INTO, MERGE, MERGED
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
 
     from streamer.core.columns import Bool
 
-ERASE, MERGE, MERGED, INTO = "$erase", "$merge", "$merged", "into"
+COMMANDS = (ERASE, MERGE, MERGED)
 COLUMNS = ("partition", "offset", "kafka_timestamp", "event_id", "customer_id", "event_type", "properties")
 PLACED = ("partition", "offset", "kafka_timestamp", "event_id", "customer_id")
 _BROUGHT = re.compile(r"merged-(\d+)-(\d+)")
@@ -45,8 +49,9 @@ def events_of(history: History, cutoff: Mapping[int, int], columns: Sequence[str
     `columns` are those of `History.events`, whose errors are raised; `partition`, `offset` and `customer_id` are among them.
     """
     commands = _read(history, cutoff)
+    concerned = pa.array(sorted(commands.names), pa.string())
     for batch in history.events(cutoff, columns=columns):
-        left = commands.applied(batch) if commands.names else batch
+        left = commands.applied(batch, concerned) if commands.names else batch
         if left.num_rows:
             yield left
 
@@ -54,7 +59,7 @@ def events_of(history: History, cutoff: Mapping[int, int], columns: Sequence[str
 def _read(history: History, cutoff: Mapping[int, int]) -> Commands:
     commands = Commands()
     for batch in history.events(cutoff, columns=("partition", "offset", "event_type")):
-        found = np.flatnonzero(pc.is_in(batch.column("event_type"), pa.array([ERASE, MERGE, MERGED])).to_numpy(zero_copy_only=False))
+        found = np.flatnonzero(pc.is_in(batch.column("event_type"), pa.array(COMMANDS)).to_numpy(zero_copy_only=False))
         if not len(found):
             continue
         partition, offsets = batch.column("partition")[0].as_py(), batch.column("offset").to_numpy()
@@ -62,13 +67,11 @@ def _read(history: History, cutoff: Mapping[int, int]) -> Commands:
         for rows in history.events(reach, columns=COLUMNS, first={partition: int(offsets[found[0]])}):
             commands.take(rows)
     if commands.merged_at:
-        placed = [_of(batch, commands.names) for batch in history.events(cutoff, columns=PLACED)]
+        names = pa.array(sorted(commands.names), pa.string())
+        batches = history.events(cutoff, columns=PLACED)
+        placed = [batch.filter(pc.is_in(batch.column("customer_id"), names)) for batch in batches]
         commands.find_sent_on(pa.Table.from_batches(placed).to_pandas())
     return commands
-
-
-def _of(batch: pa.RecordBatch, names: set[str]) -> pa.RecordBatch:
-    return batch.filter(pc.is_in(batch.column("customer_id"), pa.array(sorted(names), pa.string())))
 
 
 @dataclass
@@ -83,7 +86,7 @@ class Commands:
 
     def take(self, batch: pa.RecordBatch) -> None:
         """Take in the commands among some rows, which come in the order of (partition, offset)."""
-        chosen = batch.filter(pc.is_in(batch.column("event_type"), pa.array([ERASE, MERGE, MERGED])))
+        chosen = batch.filter(pc.is_in(batch.column("event_type"), pa.array(COMMANDS)))
         for row in chosen.to_pylist():
             partition, offset, customer = row["partition"], row["offset"], row["customer_id"]
             self.names.add(customer)
@@ -121,14 +124,14 @@ class Commands:
                 return customer
             arrived = self.arrived.get((partition, at[place]))
             seen += 1
-            if arrived is None or seen > len(self.merged_at):
+            if arrived is None or seen > len(self.arrived):  # who forges an event's id could lead round in a circle
                 return None
             _, partition, offset, customer = arrived
 
-    def applied(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Give a batch's events under the ids that they have now."""
+    def applied(self, batch: pa.RecordBatch, names: pa.Array) -> pa.RecordBatch:
+        """Give a batch's events under the ids that they have now; `names` are those whom the commands concern."""
         ids = batch.column("customer_id").cast(pa.string())
-        concerned = np.flatnonzero(pc.is_in(ids, pa.array(sorted(self.names), pa.string())).to_numpy(zero_copy_only=False))
+        concerned = np.flatnonzero(pc.is_in(ids, names).to_numpy(zero_copy_only=False))
         if not len(concerned):
             return batch
         partitions, offsets = batch.column("partition").to_numpy(), batch.column("offset").to_numpy()
@@ -138,8 +141,7 @@ class Commands:
         kept[concerned[[one is None for one in now]]] = False
         changed = np.zeros(batch.num_rows, np.bool_)
         changed[concerned[[one is not None and one != name for one, name in zip(now, given, strict=True)]]] = True
-        names = pa.array([one for one, name in zip(now, given, strict=True) if one is not None and one != name], pa.string())
-        renamed = pc.replace_with_mask(ids, pa.array(changed), names)
+        others = pa.array([one for one, name in zip(now, given, strict=True) if one is not None and one != name], pa.string())
+        renamed = pc.replace_with_mask(ids, pa.array(changed), others)
         place = batch.schema.get_field_index("customer_id")
-        field_of = pa.field("customer_id", pa.string())
-        return batch.set_column(place, field_of, renamed).filter(pa.array(kept))
+        return batch.set_column(place, pa.field("customer_id", pa.string()), renamed).filter(pa.array(kept))

@@ -28,11 +28,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from offline.commands import ERASE, MERGE, MERGED
 from offline.events import SCHEMA, customer_hashes, take, texts_of
 from offline.features import BUCKETS, ROWS_IN_MEMORY, Spill
 from offline.folding import Profiles
 from offline.profiles import DAMAGED, EXTRA, MISMATCH, MISSING, Differing, compared
+from streamer.adapters.history import ERASE, MERGE, MERGED
 from streamer.core.erasure import NOBODY, among, make_rule, same_key
 from streamer.core.erasure import hash_ids as keyed_hashes
 from streamer.core.errors import Corrupt, Misconfigured, Unavailable

@@ -69,6 +69,8 @@ from streamer.core.ports import Topic
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from prometheus_client import CollectorRegistry
+
     from streamer.adapters.history import History
     from streamer.adapters.registry import SchemaSource
     from streamer.app.archive_metrics import ArchiveRecorder
@@ -86,6 +88,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Port = TypeVar("Port")
+Counts = TypeVar("Counts")
 
 SAMPLE_MAX = 200_000
 READ_TIMEOUT_S = 30.0
@@ -320,27 +323,27 @@ def _seldom_collecting() -> Iterator[None]:
 @contextmanager
 def watched(config: Config) -> Iterator[Recorder]:
     """Give what a worker tells of its work, to be scraped and probed for the length of the block."""
-    how = config.metrics
-    if not how.enabled:
-        yield NoRecorder()
-        return
-    clock = SystemClock()
-    health = Health(clock, how.live_within_s, how.ready_within_s)
-    metrics, registry = Metrics.registered(clock, health)
-    with probes(how.host, how.port, health, registry):
-        yield metrics
+    with _watched(config, Metrics.registered) as metrics:
+        yield metrics or NoRecorder()
 
 
 @contextmanager
 def watched_archiver(config: Config) -> Iterator[ArchiveRecorder]:
     """Give what an archiver tells of its work, likewise."""
+    with _watched(config, ArchiveMetrics.registered) as metrics:
+        yield metrics or NoArchiveRecorder()
+
+
+@contextmanager
+def _watched(config: Config, registered: Callable[[SystemClock, Health], tuple[Counts, CollectorRegistry]]) -> Iterator[Counts | None]:
+    """Serve what counts, and the probes; None where the configuration wants neither."""
     how = config.metrics
     if not how.enabled:
-        yield NoArchiveRecorder()
+        yield None
         return
     clock = SystemClock()
     health = Health(clock, how.live_within_s, how.ready_within_s)
-    metrics, registry = ArchiveMetrics.registered(clock, health)
+    metrics, registry = registered(clock, health)
     with probes(how.host, how.port, health, registry):
         yield metrics
 

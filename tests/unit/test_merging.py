@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import xxhash
 
 from streamer.core.erasure import is_marked, make_rule
 from streamer.core.fold import DUPLICATE, UNITED
 from streamer.core.merging import HOPS_MAX, NO_REDIRECTS, Redirects
 from streamer.core.model import Decision
-from streamer.core.profile import CLOCK, HELD, LAST, NEVER, NO_SEGMENT, SEGMENT, SINCE, VERSION
+from streamer.core.profile import CLOCK, HELD, LAST, NEVER, NO_SEGMENT, PRESENT, SEGMENT, SINCE, VERSION
 from tests.corekit import ACCEPT, DAY_MS, HOUR_MS, REFUSE, T0, Event, Stream, event, log, opened, version_of
 
 if TYPE_CHECKING:
@@ -243,6 +245,32 @@ def test_what_is_left_of_an_erased_customers_event_is_nobodys() -> None:
     made = stream(judged=False)
     made.fold(offsets([merge(T0, "$", NEW), event("$passed", T0 + 1, "$")]))
     assert ([], T0 + 1) == (made.sent, made.data().watermark)
+
+
+def test_a_hostile_profile_with_a_right_checksum_breaks_nothing() -> None:
+    """Whoever may write events may write one of these: what can be read joins, and what can't is refused, but nothing is overrun."""
+    source = Stream.of(EVERY_SORT)
+    source.fold(log([{**row, "customer_id": OLD} for row in EVENTS]))
+    whole, rng = source.profiles[0, OLD], random.Random(1)
+    taken = 0
+    for n in range(300):
+        body = bytearray(whole[:-4])
+        for _ in range(rng.randint(1, 4)):
+            at = rng.randrange(5, len(body))
+            body[at : at + rng.choice([0, 1, 1])] = rng.choice([b"", bytes([rng.randrange(256)]), b"\xff" * 9])
+        profile = bytes(body) + (xxhash.xxh64_intdigest(bytes(body)) & 0xFFFFFFFF).to_bytes(4, "little")
+        work = opened(source.plan, [profile])
+        if work.found[0] == PRESENT:  # as the intake asks
+            made = stream()
+            made.fold(log(EVENTS))
+            made.fold(
+                offsets(
+                    [event("$merged", min(max(int(work.head[0, CLOCK]), T0), T0 + 9 * DAY_MS), NEW, event_id=f"{n}", profile=profile)], 9
+                )
+            )
+            assert (0, NEW) in made.profiles
+            taken += 1
+    assert 0 < taken < 300
 
 
 def test_partitions_have_tables_of_their_own() -> None:

@@ -3,11 +3,27 @@
 from streamer.adapters.history.manifest import Entry, Kind, Manifest, PartitionManifest
 from streamer.adapters.history.reading import History, NoHistory, open_history
 from streamer.adapters.history.store import open_store
-from streamer.adapters.history.tables import EVENTS, Batch, JournalRecord, erased_in, event_rows, joined_rows, journal_rows
+from streamer.adapters.history.tables import (
+    ERASE,
+    EVENTS,
+    INTO,
+    MERGE,
+    MERGED,
+    Batch,
+    JournalRecord,
+    erased_in,
+    event_rows,
+    joined_rows,
+    journal_rows,
+)
 from streamer.adapters.history.writing import HistoryWriter, Limits, day_of
 
 __all__ = [
+    "ERASE",
     "EVENTS",
+    "INTO",
+    "MERGE",
+    "MERGED",
     "Batch",
     "Entry",
     "History",

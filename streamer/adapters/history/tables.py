@@ -29,8 +29,8 @@ NAMELESS = "$"
 """What stands where a customer's or an event's id was taken out."""
 ERASE, ERASED, PASSED = "$erase", "$erased", "$passed"
 """Commands by their event types; the last two are history's own: a customer was erased, and the time of an event of theirs."""
-MERGE, INTO = "$merge", "into"
-"""The command that merges its customer into another, and the property that names that one."""
+MERGE, MERGED, INTO = "$merge", "$merged", "into"
+"""The command that merges its customer into another, what brings that one the profile, and the command's property that names that one."""
 STILL = ERASE, ERASED, MERGE
 """Commands that move no partition's clock."""
 
@@ -205,11 +205,11 @@ def merged_into(batch: Batch, names: Mapping[int, str]) -> Batch:
     """Let the commands in some rows merge their customers into others, who are named by row."""
     at = np.zeros(batch.num_rows, np.bool_)
     at[list(names)] = True
-    said = iter([[(INTO, names[row])] for row in sorted(names)])
     column = batch.column(PROPERTIES)
+    said = pa.array([[(INTO, names[row])] for row in sorted(names)], column.type)
     put = pc.replace_with_mask(pa.array(range(batch.num_rows)), pa.array(at), pa.array([batch.num_rows + i for i in range(len(names))]))
-    joined = pa.concat_arrays([column, pa.array(list(said), column.type)])
-    return batch.set_column(batch.schema.get_field_index(PROPERTIES), batch.schema.field(PROPERTIES), joined.take(put))
+    joined = pa.concat_arrays([column, said]).take(put)
+    return batch.set_column(batch.schema.get_field_index(PROPERTIES), batch.schema.field(PROPERTIES), joined)
 
 
 def occurred_of(batch: Batch) -> I64:

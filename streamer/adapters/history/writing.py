@@ -377,13 +377,13 @@ class HistoryWriter:
 
     def _naming(self, path: str, customers: Sequence[str]) -> Iterator[Bool]:
         """Tell which rows of a file name some customers, as theirs or in a command."""
-        wanted = pa.array(customers, pa.string())
+        names, wanted = set(customers), pa.array(customers, pa.string())
         merging = False
         for batch in self._columns(path, ["customer_id", "event_type"]):
             merging |= bool(pc.any(pc.equal(batch.column("event_type"), MERGE)).as_py())
             yield pc.is_in(batch.column("customer_id"), wanted).to_numpy(zero_copy_only=False)
         for batch in self._columns(path, ["event_type", PROPERTIES]) if merging else ():
-            yield np.array([into in customers for into in merges_in(batch).values()], np.bool_)
+            yield np.array([into in names for into in merges_in(batch).values()], np.bool_)
 
     def _columns(self, path: str, columns: Sequence[str]) -> Iterator[Batch]:
         try:

@@ -1,6 +1,7 @@
 -- One commit of one partition. KEYS: meta, profiles and, where the commit announces, announced.
 -- ARGV: owner, expected commit id, commit id, next offset, state, outbox, 1 to clear, 1 to keep what follows of erased customers, that,
--- 1 to keep what follows of customers who were merged, that, count of customers, lengths, blob, then announced names and values. A commit that clears deletes every profile first.
+-- 1 to keep what follows of customers who were merged, that, count of customers, lengths, blob, then announced names and values.
+-- A commit that clears deletes every profile first.
 -- `lengths` has two little-endian uint32 a customer (id, profile); `blob` is every id, then every profile. A profile of length 0 is deleted.
 -- Law: all checks come first, and after the first write nothing can fail. A script that fails keeps what it wrote. Redis decides whether it
 -- is out of memory when a script starts and refuses the first write that takes memory, so the first write here is one.
