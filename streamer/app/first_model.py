@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -46,31 +46,55 @@ class FirstFit:
     decision: Decision
 
 
+class Looked(NamedTuple):
+    """When everybody was looked at last: after so many events, and at what time by the wall clock, ms."""
+
+    events: int
+    at_ms: int
+
+    def due(self, events: int, now_ms: int) -> bool:
+        """Tell whether it is worth looking again."""
+        more = events - self.events
+        return more >= max(self.events // 10, 1) or (more > 0 and now_ms - self.at_ms >= LOOK_AGAIN_MS)
+
+
+LOOK_AGAIN_MS = 60_000
+NEVER_LOOKED = Looked(0, 0)
+
+
 @dataclass(slots=True)
 class FirstModel:
-    """Fits the first model when there is enough to fit it on; until then tries again when there are a tenth more customers."""
+    """Fits the first model when there is enough to fit it on.
+
+    Until then it looks at everybody again when a tenth more events came, or a minute after it did last: customers become eligible by what
+    they do, so nothing may hang on there being more of them.
+    """
 
     declaration: Declaration
     plan: Plan
     how: FirstFit
     fitter: Fitter
-    _retry_at: int = 0
+    _looked: Looked = NEVER_LOOKED
 
     def fit(self, store: StateStore, partitions: int, now_ms: int) -> ModelVersion | None:
         """Fit, or return None while too few customers are known or too little time has been seen."""
         numbers = list(range(partitions))
-        states = [unpack_state(s.state) for s in store.read(numbers) if s.commit_id]
+        read = [s for s in store.read(numbers) if s.commit_id]
+        states = [unpack_state(s.state) for s in read]
         if not states:
             return None
         as_of = max(s.watermark for s in states)
         if as_of - min(s.began for s in states) < self.how.history_days_min * DAY_MS:
             return None
+        events = sum(s.next_offset for s in read)
+        if not self._looked.due(events, now_ms):
+            return None
         known = sum(store.count(numbers))
-        if known < max(self.how.customers_min, self._retry_at):
+        if known < self.how.customers_min:
             return None
         values = self.eligible_features(store, partitions, as_of)
         if len(values) < self.how.customers_min:
-            self._retry_at = known + max(known // 10, 1)
+            self._looked = Looked(events, now_ms)
             log.info("%d of %d customers are eligible, the first model needs %d", len(values), known, self.how.customers_min)
             return None
         return self._fitted(values, as_of, now_ms)

@@ -27,6 +27,7 @@ import schemas
 from streamer.adapters.avro import codec, wire
 from streamer.adapters.avro.model_records import MODEL, Promotion, decoded, encoded, promotion_record, version_record
 from streamer.app import erasing, merging, wiring
+from streamer.app.models import ANNOUNCED
 from streamer.core.partition import unpack_state
 from tests.chaos.cluster import SESSION_S, Cluster
 from tests.chaos.script import Script
@@ -507,12 +508,18 @@ class Run:
         """A person promotes a version of a night, or goes back to an older one."""
         job = self._direct()
         name, topic = job.config.model.name, job.config.topics.models
-        reader = wiring.topic_reader(job.config)
+        store, reader = wiring.state_store(job.config), wiring.topic_reader(job.config)
+
+        def there() -> bool:
+            self._pass(len(self._events) // 400)  # nothing else befalls meanwhile, so events would hardly come
+            return store.announced(ANNOUNCED) is not None
+
         try:
-            self._until("there is a model to come after", lambda: bool(models_of(job, reader).bodies), REST_S)
+            self._until("there is a model to come after", there, REST_S)
             bodies = models_of(job, reader).bodies
         finally:
             reader.close()
+            store.close()
         numbers = sorted(bodies)
         older = decoded(bodies[numbers[int(happening.choice * len(numbers))]])
         back = len(numbers) > 1 and happening.share < BACK_SHARE

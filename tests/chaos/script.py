@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 LOSSES = ("flushed", "killed", "older copy", "tail cut off")
 COPIES = 8
-PROMOTIONS_FROM = 0.3  # of the happenings: there is a model to come after by then
+PROMOTIONS_FROM = 0.4  # of the happenings: there is a model to come after by then
 PAUSE_S = (0.3, 1.8)
 ANYWHERE = ""
 

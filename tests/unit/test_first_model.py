@@ -66,7 +66,7 @@ def test_it_waits_for_enough_history(job: Job, days: int, made: bool) -> None:
     assert made == (fit(job, history_days_min=days) is not None)
 
 
-def test_it_tries_again_only_when_there_are_a_tenth_more_customers(caplog: pytest.LogCaptureFixture) -> None:
+def test_it_looks_again_when_a_tenth_more_events_came_or_a_minute_passed_though_nobody_is_new(caplog: pytest.LogCaptureFixture) -> None:
     job = Job(first_fit=None)
     everybody_once = list({event["customer_id"]: event for event in shop(600, 40)}.values())
     job.send(everybody_once)  # known, and with one event each not eligible
@@ -76,12 +76,24 @@ def test_it_tries_again_only_when_there_are_a_tenth_more_customers(caplog: pytes
     trying = first_model(job)
     assert trying.fit(job.store, job.partitions, 0) is None
     assert "0 of 40 customers are eligible, the first model needs 10" in caplog.text
-    job.send([{**event, "event_id": f"again {event['event_id']}"} for event in everybody_once])
+
+    def looks(begin: int, end: int, now_ms: int) -> str:
+        """Let some do the same again, and tell what was found."""
+        caplog.clear()
+        job.send([{**event, "event_id": f"again {event['event_id']}"} for event in everybody_once[begin:end]])
+        job.settle(worker)
+        assert trying.fit(job.store, job.partitions, now_ms) is None
+        return caplog.text
+
+    assert "" == looks(0, 3, 59_999)
+    assert "4 of 40" in looks(3, 4, 59_999)  # a tenth more events
+    assert "" == looks(4, 6, 119_998)
+    assert "" == looks(6, 6, 59_999)
+    assert "6 of 40" in looks(6, 6, 119_999)  # a minute later
+    assert "" == looks(6, 6, 999_999)  # nothing came
+    job.send([{**event, "event_id": f"again {event['event_id']}"} for event in everybody_once[6:10]])
     job.settle(worker)
-    assert trying.fit(job.store, job.partitions, 0) is None
-    job.send([{**event, "customer_id": f"d{event['customer_id']}"} for event in everybody_once[:4]])
-    job.settle(worker)
-    assert trying.fit(job.store, job.partitions, 0) is not None
+    assert trying.fit(job.store, job.partitions, 999_999) is not None
 
 
 def test_no_more_than_the_sample_is_read(job: Job) -> None:
