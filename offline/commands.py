@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from streamer.adapters.history import ERASE, INTO, MERGE, MERGED
+from streamer.adapters.history import ERASE, INTO, MERGE, MERGED, hops_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from streamer.core.columns import Bool
 
 COMMANDS = (ERASE, MERGE, MERGED)
-COLUMNS = ("partition", "offset", "kafka_timestamp", "event_id", "customer_id", "event_type", "properties")
-PLACED = ("partition", "offset", "kafka_timestamp", "event_id", "customer_id")
+COLUMNS = ("partition", "offset", "event_id", "customer_id", "event_type", "properties")
+PLACED = ("partition", "offset", "event_id", "customer_id", "properties")
 _BROUGHT = re.compile(r"merged-(\d+)-(\d+)")
 
 
@@ -69,7 +69,7 @@ def _read(history: History, cutoff: Mapping[int, int]) -> Commands:
     if commands.merged_at:
         names = pa.array(sorted(commands.names), pa.string())
         batches = history.events(cutoff, columns=PLACED)
-        placed = [batch.filter(pc.is_in(batch.column("customer_id"), names)) for batch in batches]
+        placed = [hops_in(batch.filter(pc.is_in(batch.column("customer_id"), names))) for batch in batches]
         commands.find_sent_on(pa.Table.from_batches(placed).to_pandas())
     return commands
 
@@ -81,13 +81,13 @@ class Commands:
     names: set[str] = field(default_factory=set)  # whom the commands concern
     erased_at: dict[tuple[int, str], int] = field(default_factory=dict)
     merged_at: dict[tuple[int, str], list[int]] = field(default_factory=lambda: defaultdict(list))
-    arrived: dict[tuple[int, int], tuple[int, int, int, str]] = field(default_factory=dict)  # what a command took: when, where, whose it is
+    arrived: dict[tuple[int, int], tuple[int, int, int, str]] = field(default_factory=dict)  # what a command took: hops, where, whose it is
     sent_on: set[tuple[int, int]] = field(default_factory=set)  # where events are that were sent on
 
     def take(self, batch: pa.RecordBatch) -> None:
         """Take in the commands among some rows, which come in the order of (partition, offset)."""
         chosen = batch.filter(pc.is_in(batch.column("event_type"), pa.array(COMMANDS)))
-        for row in chosen.to_pylist():
+        for row, hops in zip(chosen.to_pylist(), hops_in(chosen).column("hops").to_pylist(), strict=True):
             partition, offset, customer = row["partition"], row["offset"], row["customer_id"]
             self.names.add(customer)
             if row["event_type"] == ERASE:
@@ -97,18 +97,18 @@ class Commands:
                 self.merged_at[partition, customer].append(offset)
             elif brought := _BROUGHT.fullmatch(row["event_id"]):
                 place = int(brought[1]), int(brought[2])
-                now = row["kafka_timestamp"], partition, offset, customer
-                self.arrived[place] = max(self.arrived.get(place, now), now)  # what was sent on from there comes again later
+                now = hops, partition, offset, customer
+                self.arrived[place] = max(self.arrived.get(place, now), now)  # what was sent on from there comes again
 
     def find_sent_on(self, rows: pd.DataFrame) -> None:
-        """Find, among all rows of those whom merges concern, the events that were sent on, since they are there again, later."""
+        """Find, among all rows of those whom merges concern, the events that were sent on, since they are there again."""
         places = zip(rows.partition.tolist(), rows.offset.tolist(), rows.customer_id.tolist(), strict=True)
         rows = rows.assign(merged=[offset > self.merged_at.get((partition, one), [offset])[0] for partition, offset, one in places])
         again = rows[rows.event_id.isin(rows.event_id[rows.merged])]
         for _, same in again.groupby("event_id"):
             moved = same[same.merged]
             if len(moved) == len(same):  # who got it was merged before, too: the last one keeps it
-                moved = moved[moved.kafka_timestamp < moved.kafka_timestamp.max()]
+                moved = moved[moved.hops < moved.hops.max()]
             if len(set(same.customer_id)) > 1:
                 self.sent_on |= set(zip(moved.partition.tolist(), moved.offset.tolist(), strict=True))
 

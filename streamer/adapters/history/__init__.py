@@ -13,6 +13,7 @@ from streamer.adapters.history.tables import (
     JournalRecord,
     erased_in,
     event_rows,
+    hops_in,
     joined_rows,
     journal_rows,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "day_of",
     "erased_in",
     "event_rows",
+    "hops_in",
     "joined_rows",
     "journal_rows",
     "open_history",

@@ -29,8 +29,9 @@ NAMELESS = "$"
 """What stands where a customer's or an event's id was taken out."""
 ERASE, ERASED, PASSED = "$erase", "$erased", "$passed"
 """Commands by their event types; the last two are history's own: a customer was erased, and the time of an event of theirs."""
-MERGE, MERGED, INTO = "$merge", "$merged", "into"
-"""The command that merges its customer into another, what brings that one the profile, and the command's property that names that one."""
+MERGE, MERGED, INTO, HOPS = "$merge", "$merged", "into", "$hops"
+"""The command that merges its customer into another, what brings that one the profile, the command's property that names that one, and the
+property of what was sent on that counts how often it was."""
 STILL = ERASE, ERASED, MERGE
 """Commands that move no partition's clock."""
 
@@ -199,6 +200,13 @@ def merges_in(batch: Batch) -> dict[int, str]:
     rows = np.flatnonzero(pc.equal(batch.column("event_type"), MERGE).to_numpy(zero_copy_only=False))
     given = batch.column(PROPERTIES).take(pa.array(rows)).to_pylist() if len(rows) else []
     return {row: dict(properties or []).get(INTO, "") for row, properties in zip(rows.tolist(), given, strict=True)}
+
+
+def hops_in(batch: Batch) -> Batch:
+    """Put how often each event was sent on in the place of its properties."""
+    said = pc.fill_null(pc.map_lookup(batch.column(PROPERTIES), HOPS, "last"), "0")
+    hops = pc.if_else(pc.match_substring_regex(said, r"^[0-9]{1,9}$"), said, "0").cast(pa.int64())
+    return batch.set_column(batch.schema.get_field_index(PROPERTIES), "hops", hops)
 
 
 def merged_into(batch: Batch, names: Mapping[int, str]) -> Batch:
