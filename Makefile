@@ -27,12 +27,11 @@ demo-retail: $(VENV)/.run  ## the same on a shop's real orders
 test: $(VENV)/.dev  ## what must pass before a change is merged
 	@$(MAKE) --no-print-directory --jobs 2 lint compiled
 	@$(MAKE) --no-print-directory tests
-	@$(MAKE) --no-print-directory coverage
 
 tests: compiled  ## the tests alone
 	$(ONE_THREAD) $(PYTEST) $(PARALLEL) $(TESTS)
 
-test-long: compiled  ## the tests that take minutes
+test-long: coverage compiled  ## every branch of the core counted, and the tests that take minutes
 	$(ONE_THREAD) HYPOTHESIS_PROFILE=long $(PYTEST) $(PARALLEL) -m long --timeout 3600 $(TESTS) tests/airflow
 
 # Once for all: else each process of pytest does it for itself, all at the same time, and so does each worker that they start.

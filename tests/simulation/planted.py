@@ -314,7 +314,7 @@ BUGS = (
         "settle_after_id",
         "taking C's id and agreeing with what was published is one call (7d)",
         REBUILDS,
-        80020,
+        80605,
         put(Worker, "_settle", _id_before_state),
     ),
     bug(
