@@ -6,6 +6,7 @@ skipped, in one line of the summary; with `REQUIRE_SERVERS=1` they fail.
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -29,6 +30,16 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.skipped and isinstance(report.longrepr, tuple) and NO_SERVERS in report.longrepr[2]:
         report.longrepr = item.config.stash.setdefault(FIRST_SKIP, (__file__, 1, report.longrepr[2]))
     return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None]:
+    """Leave logging as it was: a command that is run in this process sets it up as its own, and later tests would hear nothing."""
+    yield
+    root = logging.getLogger("streamer")
+    root.handlers[:] = []
+    root.setLevel(logging.NOTSET)
+    root.propagate = True
 
 
 @contextmanager

@@ -235,12 +235,13 @@ class World:
     def run(self) -> None:
         """Go through the schedule, then let everything come to rest."""
         quiet = logging.getLogger("streamer")
-        level, quiet.level = quiet.level, logging.CRITICAL
+        level = quiet.level
+        quiet.setLevel(logging.CRITICAL)
         try:
             self._go_on()
             self._rest()
         finally:
-            quiet.level = level
+            quiet.setLevel(level)
             for process in self.processes:
                 if not process.dead:
                     process.control.throw(Stopped)
