@@ -235,7 +235,7 @@ def _progress(console: Any, policies: Sequence[Policy], period: Period) -> Any: 
     @contextmanager
     def shown() -> Any:  # noqa: ANN401
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True) as bars:
+        with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
             tasks = [bars.add_task(policy.name, total=period.days) for policy in policies]
             yield lambda n: bars.advance(tasks[n])
 

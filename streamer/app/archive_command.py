@@ -83,7 +83,8 @@ def _verify(config: Config) -> None:
     manifest = history.manifest()
     files = [e for found in (manifest.events, manifest.journal) for one in found.values() for e in one.entries if e.path]
     total = sum(entry.size_bytes for entry in files)
-    with Progress(BarColumn(), DownloadColumn(), console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(BarColumn(), DownloadColumn(), console=console, disable=not console.is_terminal, transient=True) as progress:
         bar = progress.add_task("reading", total=total)
         history.verify(lambda size: progress.advance(bar, size))
     typer.echo(f"{len(files):,} files of {total:,} bytes are as the manifest says")

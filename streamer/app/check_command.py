@@ -27,7 +27,8 @@ def check(
 
     config = session_of(context).config()
     columns = SpinnerColumn(), TextColumn("{task.completed:,} profiles read")
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         bar = progress.add_task("reading", total=None)
         report = check_all(config, lambda n: progress.advance(bar, n))
     if as_json:

@@ -217,7 +217,10 @@ def test_without_a_model_it_is_said_what_is_missing(empty: Job) -> None:
 
 @pytest.mark.parametrize(
     ("down", "command"),
-    [("KAFKA_BOOTSTRAP", command) for command in COMMANDS] + [("REDIS_URL", command) for command in COMMANDS if command != ["tail"]],
+    [
+        *(("KAFKA_BOOTSTRAP", command) for command in (*COMMANDS, ["check"], ["dlq", "list"], ["merge", "a", "into", "b"], ["erase", "a"])),
+        *(("REDIS_URL", command) for command in (*COMMANDS, ["reconcile"]) if command != ["tail"]),
+    ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
 def test_a_server_that_is_down_is_one_clear_line_within_the_time_out(empty: Job, down: str, command: list[str]) -> None:
@@ -232,6 +235,7 @@ def test_a_server_that_is_down_is_one_clear_line_within_the_time_out(empty: Job,
     assert 1 == len(done.stderr.splitlines()), done.stderr
     assert f"127.0.0.1:{port}" in done.stderr
     assert "does not answer" in done.stderr
+    assert "see that it runs and that `" in done.stderr
 
 
 def test_segments_and_their_changes_are_exported_for_others_to_read(job: Job, tmp_path: Path) -> None:

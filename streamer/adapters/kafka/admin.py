@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from streamer.adapters.kafka.client import POLL_S, Watch, configuration, error_of, explain, made, retried
+from streamer.adapters.kafka.client import POLL_S, Watch, configuration, count_partitions, error_of, made, retried
 from streamer.core.errors import Misconfigured, Unavailable
 from streamer.core.ports import Topic
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from streamer.adapters.kafka.client import KafkaSettings
 
 DAY_MS = 86_400_000
-CALL_S_MAX = 5.0
 
 _CONFIG: dict[Topic, dict[str, str]] = {
     Topic.CHANGES: {"cleanup.policy": "compact", "min.compaction.lag.ms": str(7 * DAY_MS)},
@@ -74,6 +73,7 @@ class KafkaAdmin:
 
     def __init__(self, settings: KafkaSettings) -> None:
         """Prepare."""
+        self._settings = settings
         self._timeout_s = settings.timeout_s
         self._admin = made(AdminClient, configuration(settings, defaults={}, fixed={}) | Watch("Kafka").callbacks())
 
@@ -85,15 +85,7 @@ class KafkaAdmin:
             Misconfigured: this user may not look.
 
         """
-        what = f"the topic {topic}"
-        found = retried(what, self._timeout_s, lambda left: self._admin.list_topics(topic, timeout=min(left, CALL_S_MAX))).topics[topic]
-        if found.error is None:
-            return len(found.partitions)
-        if found.error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):  # noqa: SLF001
-            return None
-        if found.error.code() == KafkaError.LEADER_NOT_AVAILABLE:
-            return len(found.partitions) or None
-        raise explain(found.error, what)
+        return count_partitions(self._admin, self._settings, topic)
 
     def ensure(self, plans: Sequence[TopicPlan]) -> list[str]:
         """Make the topics that are missing and wait until they can be seen; returns the names of those made.

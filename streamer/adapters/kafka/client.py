@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("streamer.kafka")
 POLL_S = 0.05
 """How long to wait before something is tried again."""
+CALL_S_MAX = 5.0
+"""How long a single question may take."""
 
 Value = str | int | float | bool
 T = TypeVar("T")
@@ -71,6 +73,16 @@ def explain(error: KafkaError, what: str) -> StreamerError:
     if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
         return ClientFailed(f"{what}: {error.str()}")
     return Unavailable(f"{what}: {error.str()}")
+
+
+def reached(settings: KafkaSettings, call: Callable[[], T]) -> T:
+    """Say where Kafka was looked for when it doesn't answer."""
+    try:
+        return call()
+    except Unavailable as error:
+        remedy = "see that it runs and that `kafka.bootstrap_servers` is right"
+        message = f"Kafka at {settings.bootstrap} does not answer ({error}): {remedy}"
+        raise Unavailable(message) from error
 
 
 def configuration(
@@ -168,6 +180,27 @@ def retried(what: str, timeout_s: float, call: Callable[[float], T]) -> T:
             if not isinstance(meaning, Unavailable) or time.monotonic() + POLL_S >= deadline:
                 raise meaning from error
             time.sleep(POLL_S)
+
+
+def count_partitions(client: Any, settings: KafkaSettings, topic: str) -> int | None:  # noqa: ANN401  # clients have no types
+    """Count a topic's partitions with any client; None where there is no such topic.
+
+    Raises:
+        Unavailable: no answer within the settings' time-out.
+        Misconfigured: this user may not look.
+
+    """
+    what = f"the topic {topic}"
+
+    def ask() -> Any:  # noqa: ANN401  # clients have no types
+        return retried(what, settings.timeout_s, lambda left: client.list_topics(topic, timeout=min(left, CALL_S_MAX)))
+
+    found = reached(settings, ask).topics[topic]
+    if found.error is None or found.error.code() == KafkaError.LEADER_NOT_AVAILABLE:
+        return len(found.partitions) or None
+    if found.error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):  # noqa: SLF001  # librdkafka's own codes begin so
+        return None
+    raise explain(found.error, what)
 
 
 def answered(timeout_s: float, call: Callable[[], T]) -> T:

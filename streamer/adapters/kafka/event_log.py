@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from streamer.adapters.kafka.client import LOG, POLL_S, Watch, configuration, error_of, explain, made, retried
+from streamer.adapters.kafka.client import CALL_S_MAX, LOG, POLL_S, Watch, configuration, error_of, explain, made, retried
 from streamer.adapters.kafka.headers import headers_of_all
 from streamer.adapters.kafka.offsets import Watermarks
 from streamer.core.columns import Fetched
@@ -38,7 +38,6 @@ NO_MEMBER = b""
 """The membership of one who isn't in the group: the broker would let a stranger commit while a group is empty."""
 SEEK_S = 1.0
 """A partition just assigned can't be sought for a moment."""
-CALL_S_MAX = 5.0
 COMMIT_S_MAX = 10.0
 """How long to wait for a commit: the group waits with us where partitions are given up."""
 

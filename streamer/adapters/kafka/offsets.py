@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer, TopicPartition
 
-from streamer.adapters.kafka.client import KafkaSettings, Watch, configuration, made, retried
+from streamer.adapters.kafka.client import CALL_S_MAX, KafkaSettings, Watch, configuration, made, retried
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from streamer.adapters.kafka.client import Value
 
-CALL_S_MAX = 5.0
 _FIXED: Mapping[str, Value] = {
     "isolation.level": "read_uncommitted",
     "enable.auto.commit": False,

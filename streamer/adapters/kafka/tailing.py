@@ -6,24 +6,23 @@ Laws: nothing is committed and no group is joined, so looking disturbs nobody. O
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from streamer.adapters.kafka.client import Watch, configuration, error_of, explain, made, retried
+from streamer.adapters.kafka.client import Watch, configuration, count_partitions, error_of, explain, made, reached
 from streamer.adapters.kafka.headers import headers_of
-from streamer.adapters.kafka.offsets import CALL_S_MAX, Watermarks, without_group
+from streamer.adapters.kafka.offsets import Watermarks, without_group
 from streamer.core.errors import Unavailable
 from streamer.core.ports import LogRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from confluent_kafka import Message
 
     from streamer.adapters.kafka.client import KafkaSettings, Value
 
-T = TypeVar("T")
 
 POLL_S_MAX = 0.25
 _DEFAULTS = {"fetch.wait.max.ms": 100, "queued.max.messages.kbytes": 32_768}
@@ -63,17 +62,7 @@ class KafkaTail:
             Misconfigured: this user may not look.
 
         """
-        what, consumer = f"the topic {topic}", self._connected()
-
-        def ask() -> Any:  # noqa: ANN401  # the client has no types
-            return retried(what, self._settings.timeout_s, lambda left: consumer.list_topics(topic, timeout=min(left, CALL_S_MAX)))
-
-        found = self._answered(ask).topics[topic]
-        if found.error is None or found.error.code() == KafkaError.LEADER_NOT_AVAILABLE:
-            return len(found.partitions) or None
-        if found.error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):  # noqa: SLF001  # librdkafka's own codes begin so
-            return None
-        raise explain(found.error, what)
+        return count_partitions(self._connected(), self._settings, topic)
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """Read a partition's first offset and high watermark.
@@ -82,7 +71,7 @@ class KafkaTail:
             Unavailable: no answer within the settings' time-out.
 
         """
-        return self._answered(lambda: self._watermarks.of(topic, partition))
+        return reached(self._settings, lambda: self._watermarks.of(topic, partition))
 
     def between(self, topic: str, partition: int, first: int, end: int) -> list[LogRecord]:
         """Read the committed records from `first` to before `end`, or to the first open transaction; ends what was followed.
@@ -115,7 +104,8 @@ class KafkaTail:
     def follow(self, topic: str, positions: Mapping[int, int]) -> None:
         """Begin to follow a topic's partitions, each from the offset given."""
         consumer = self._connected()
-        self._answered(lambda: consumer.assign([TopicPartition(topic, partition, offset) for partition, offset in positions.items()]))
+        wanted = [TopicPartition(topic, partition, offset) for partition, offset in positions.items()]
+        reached(self._settings, lambda: consumer.assign(wanted))
 
     def take(self, wait_s: float, records_max: int) -> list[Came]:
         """Wait up to `wait_s` for the first record of what is followed, then take what has come, up to `records_max`.
@@ -149,16 +139,7 @@ class KafkaTail:
             except KafkaException as error:
                 raise explain(error_of(error), self._watch.what) from error
 
-        return self._answered(poll)
-
-    def _answered(self, call: Callable[[], T]) -> T:
-        """Say where Kafka was looked for when it doesn't answer."""
-        try:
-            return call()
-        except Unavailable as error:
-            remedy = "see that it runs and that `kafka.bootstrap_servers` is right"
-            message = f"Kafka at {self._settings.bootstrap} does not answer ({error}): {remedy}"
-            raise Unavailable(message) from error
+        return reached(self._settings, poll)
 
 
 def _at_end(message: Message) -> bool:

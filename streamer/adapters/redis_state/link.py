@@ -108,7 +108,7 @@ def explain(error: Exception, where: str) -> StreamerError | None:
     if isinstance(error, redis.AuthenticationError | redis.exceptions.AuthorizationError):
         return Misconfigured(f"Redis at {where} refuses us: {error}. Check the user name and password in `redis.url`")
     if isinstance(error, redis.ConnectionError | redis.TimeoutError):
-        return Unavailable(f"Redis at {where} does not answer: {error}")
+        return Unavailable(f"Redis at {where} does not answer ({error}): see that it runs and that `redis.url` is right")
     if isinstance(error, redis.ResponseError):
         code = code_of(error)
         if code in _UNAVAILABLE:
