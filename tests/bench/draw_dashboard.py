@@ -2,7 +2,8 @@
 
     python tests/bench/draw_dashboard.py [--seconds 150] [--out docs/dashboard.png] [--answers FILE]
 
-Two workers consume simulated traffic on real servers; a Prometheus, configured as it is deployed but for shorter intervals, scrapes them.
+Two workers consume simulated traffic on real servers, and an archiver keeps it, in a file every few seconds and not every few minutes; a
+Prometheus, configured as it is deployed but for shorter intervals, scrapes them.
 The traffic begins with a month sent as fast as it goes, on which the first model is fitted. What is drawn comes after that: events as they
 happen, for a while several times as many, some of them late, sent twice or malformed. Then every panel's queries are asked over that time.
 
@@ -38,6 +39,7 @@ RATE_INTERVAL, STEP_S = "10s", 1.0
 RATE, BUSY_RATE = 300, 1_500
 CUSTOMERS = 3_000
 SETTINGS = {"STREAMER_MODEL__EPOCH_INTERVAL_S": "5s"}
+ROLL_S = "5s"
 COLUMNS = 24
 CELL_W, CELL_H, GAP = 0.72, 0.36, 0.1  # inches
 INK, FAINT, GRID, PAGE = "#24292e", "#6e7781", "#e4e7ea", "#f4f5f5"
@@ -70,7 +72,7 @@ Answers = dict[str, list[Line]]
 
 
 def ask(seconds: float) -> Answers:
-    """Run workers, traffic and a Prometheus, and ask every panel's queries."""
+    """Run workers, an archiver, traffic and a Prometheus, and ask every panel's queries."""
     import os
 
     from streamer.adapters import servers
@@ -79,10 +81,14 @@ def ask(seconds: float) -> Answers:
 
     with servers.start(os.environ) as running, tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         job = Job(running.kafka_bootstrap, running.redis_url, Path(directory), partitions=8, settings=SETTINGS).create()
-        ports = [free_port() for _ in range(3)]
-        for number, port in enumerate(ports[:2], 1):
+        *ports, of_archiver, of_prometheus = [free_port() for _ in range(4)]
+        for number, port in enumerate(ports, 1):
             stack.enter_context(job.worker(f"worker-{number}", STREAMER_METRICS__PORT=str(port)))
-        prometheus = stack.enter_context(scraping(Path(directory), ports[2], [f"127.0.0.1:{port}" for port in ports[:2]]))
+        archiving = {"STREAMER_HISTORY__URL": str(Path(directory) / "history"), "STREAMER_HISTORY__ROLL_S": ROLL_S}
+        stack.enter_context(ended(job.archiver("archiver", STREAMER_METRICS__PORT=str(of_archiver), **archiving)))
+        names = {f"127.0.0.1:{port}": f"worker-{number}:9464" for number, port in enumerate(ports, 1)}
+        names[f"127.0.0.1:{of_archiver}"] = "archiver:9464"
+        prometheus = stack.enter_context(scraping(Path(directory), of_prometheus, list(names)))
         job.wait("an answer of Prometheus", prometheus.answers)
         job.wait("both workers with partitions", lambda: len(prometheus.query('streamer_partitions{state="owned"} > 0')) == 2)
         with ended(_simulate(job, "--days", "30")) as history:
@@ -96,7 +102,6 @@ def ask(seconds: float) -> Answers:
             time.sleep(seconds * 0.3)
         time.sleep(seconds * 0.3)
         end_s = time.time()
-        names = {f"127.0.0.1:{port}": f"worker-{number}:9464" for number, port in enumerate(ports[:2], 1)}
 
         def lines(target: dict[str, Any]) -> list[Line]:
             found = prometheus.over(target["expr"].replace("$__rate_interval", RATE_INTERVAL), begin_s, end_s, STEP_S)

@@ -120,10 +120,16 @@ class Job:
 
     def start(self, instance: str, *arguments: str, **settings: str) -> subprocess.Popen[bytes]:
         """Start a worker process; the caller ends it."""
-        log = (self.directory / f"{instance}.log").open("ab")
+        return self._start("run", instance, arguments, settings)
+
+    def archiver(self, instance: str, *arguments: str, **settings: str) -> subprocess.Popen[bytes]:
+        """Start an archiver's process; the caller ends it."""
+        return self._start("archive", instance, arguments, settings)
+
+    def _start(self, command: str, instance: str, arguments: Sequence[str], settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
         environment = {**self.environment, "STREAMER_APP__INSTANCE": f"{self.name}-{instance}", **settings}
-        with log:
-            return subprocess.Popen([sys.executable, "-m", "streamer", "run", *arguments], env=environment, stdout=log, stderr=log)
+        with (self.directory / f"{instance}.log").open("ab") as log:
+            return subprocess.Popen([sys.executable, "-m", "streamer", command, *arguments], env=environment, stdout=log, stderr=log)
 
     def logs(self) -> str:
         """The ends of all workers' logs."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +36,6 @@ def number_of(row: dict[str, Any]) -> int:
     return int(row["properties"]["n"])
 
 
-def archiver(job: Job, instance: str, *arguments: str) -> subprocess.Popen[bytes]:
-    environment = {**job.environment, "STREAMER_APP__INSTANCE": f"{job.name}-{instance}"}
-    with (job.directory / f"{instance}.log").open("ab") as log:
-        return subprocess.Popen([sys.executable, "-m", "streamer", "archive", *arguments], env=environment, stdout=log, stderr=log)
-
-
 def work(job: Job) -> None:
     """Let a worker take in all that there is."""
     with job.worker("w", "--until-idle-s", "2") as process:
@@ -51,7 +43,7 @@ def work(job: Job) -> None:
 
 
 def once(job: Job) -> None:
-    process = archiver(job, "once", "--once")
+    process = job.archiver("once", "--once")
     assert 0 == process.wait(120), job.logs()
 
 
@@ -64,7 +56,7 @@ def test_history_is_what_was_sent_through_kills_and_rebalances(servers: real_ser
     events = [{**one, "properties": {"n": str(n)}} for n, one in enumerate(shop(12_000, 450, seed=5))]
     job.send(events[:4000])
     job.send_raw([(b"x", b"no event at all")] * 3)
-    running = [archiver(job, "a"), archiver(job, "b")]
+    running = [job.archiver("a"), job.archiver("b")]
     try:
         for round_ in range(4):
             job.send(events[4000 + 2000 * round_ : 6000 + 2000 * round_])
@@ -72,7 +64,7 @@ def test_history_is_what_was_sent_through_kills_and_rebalances(servers: real_ser
             victim = running[round_ % 2]
             victim.kill()
             victim.wait()
-            running[round_ % 2] = archiver(job, "ab"[round_ % 2])
+            running[round_ % 2] = job.archiver("ab"[round_ % 2])
         time.sleep(3)
         for process in running:
             process.send_signal(signal.SIGTERM)
@@ -103,7 +95,7 @@ def test_an_archiver_is_scraped_and_probed_as_a_worker_is(servers: real_servers.
     job = Job(servers.kafka_bootstrap, servers.redis_url, tmp_path, settings={**LEARNING, **settings}).create()
     events = shop(600, 60, seed=5)
     job.send(events)
-    with ended(archiver(job, "a")) as process:
+    with ended(job.archiver("a")) as process:
         port = port_of(job, "a")
         job.wait("all events in history", lambda: len(events) == scraped(port)["streamer_archive_rows_total"][("events",)])
         job.wait("nothing left", lambda: [0.0] * job.partitions == [*scraped(port)["streamer_archive_lag_records"].values()])

@@ -1,4 +1,4 @@
-"""The dashboard and the alerts before a real Prometheus that scrapes real workers under load."""
+"""The dashboard and the alerts before a real Prometheus that scrapes real workers under load, and an archiver."""
 
 from __future__ import annotations
 
@@ -54,13 +54,15 @@ def test_prometheus_accepts_what_is_deployed(arguments: list[str]) -> None:
 
 
 @pytest.mark.long
-def test_every_panel_shows_something_and_no_alert_is_broken_while_two_workers_work(servers: Running, tmp_path: Path) -> None:
+def test_every_panel_shows_something_and_no_alert_is_broken_while_workers_and_an_archiver_work(servers: Running, tmp_path: Path) -> None:
     job = Job(servers.kafka_bootstrap, servers.redis_url, tmp_path, settings=SETTINGS).create()
-    ports = [free_port(), free_port(), free_port()]
+    archiving = {"STREAMER_HISTORY__URL": str(tmp_path / "history"), "STREAMER_HISTORY__ROLL_S": "1s"}
+    *ports, of_archiver, of_prometheus = [free_port() for _ in range(4)]
     with ExitStack() as running:
-        for number, port in enumerate(ports[:2], 1):
+        for number, port in enumerate(ports, 1):
             running.enter_context(job.worker(f"worker-{number}", STREAMER_METRICS__PORT=str(port)))
-        prometheus = running.enter_context(scraping(tmp_path, ports[2], [f"127.0.0.1:{port}" for port in ports[:2]]))
+        running.enter_context(ended(job.archiver("archiver", STREAMER_METRICS__PORT=str(of_archiver), **archiving)))
+        prometheus = running.enter_context(scraping(tmp_path, of_prometheus, [f"127.0.0.1:{port}" for port in (*ports, of_archiver)]))
         job.wait("an answer of Prometheus", prometheus.answers)
         job.wait("both workers with partitions", lambda: 2 == len(prometheus.query('streamer_partitions{state="owned"} > 0')))
         with ended(simulate(job, "--days", "10", "--malformed", "0.01")) as history:
@@ -90,4 +92,5 @@ def test_every_panel_shows_something_and_no_alert_is_broken_while_two_workers_wo
             prometheus.query(alert["expr"])
         (share,) = prometheus.numbers("sum(sum by (segment, name) (streamer_customers) / scalar(sum(streamer_customers)))")
         assert share == pytest.approx(1)
-        assert [4.0] == prometheus.numbers('sum(streamer_partitions{state="owned"})')
+        for owned in ("streamer_partitions", "streamer_archive_partitions"):
+            assert [4.0] == prometheus.numbers(f'sum({owned}{{state="owned"}})')

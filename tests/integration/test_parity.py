@@ -18,7 +18,7 @@ from streamer.core.plan import plan
 from streamer.core.profile import pack
 from tests.corekit import opened
 from tests.integration.kit import Job
-from tests.integration.test_archive import archiver, once, work
+from tests.integration.test_archive import once, work
 from tests.integration.test_job import LEARNING, shop
 from tests.unit.test_offline_job_metrics import read
 
@@ -86,7 +86,7 @@ def test_a_stream_under_load_differs_in_nothing(servers: real_servers.Running, t
     job = Job(servers.kafka_bootstrap, servers.redis_url, tmp_path, settings=settings).create()
     events = shop(14_000, 450, seed=10)
     job.send(events[:6000])
-    archiving = archiver(job, "archive")
+    archiving = job.archiver("archive")
     try:
         with job.worker("w"):
             job.wait_done()

@@ -128,11 +128,17 @@ def test_workers_have_names_of_their_own() -> None:
     assert len(workers) == 2 == len({worker["environment"]["STREAMER_APP__INSTANCE"] for worker in workers})
 
 
-def test_prometheus_scrapes_every_worker_where_it_listens() -> None:
+def test_the_archiver_writes_into_a_volume() -> None:
+    (archiver,) = [service for service in STREAMER.values() if service["command"] == ["archive"]]
+    config = load(None, variables() | archiver["environment"])
+    assert config.history.url in [volume.split(":")[1] for volume in archiver["volumes"]]
+
+
+def test_prometheus_scrapes_every_worker_and_archiver_where_it_listens() -> None:
     scraped = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
     port = load(None, {}).metrics.port
-    workers = [f"{name}:{port}" for name, service in STREAMER.items() if service["command"] == ["run"]]
-    assert workers == [target for job in scraped for group in job["static_configs"] for target in group["targets"]]
+    listening = [f"{name}:{port}" for name, service in STREAMER.items() if service["command"] in (["run"], ["archive"])]
+    assert listening == [target for job in scraped for group in job["static_configs"] for target in group["targets"]]
     assert [str(port)] == instructions("EXPOSE")
 
 
@@ -143,7 +149,15 @@ def test_the_image_runs_as_the_user_that_compose_names() -> None:
 
 def test_compiled_code_is_kept_in_a_volume_that_begins_with_that_of_the_image() -> None:
     assert {variables()["NUMBA_CACHE_DIR"]} == {*instructions("VOLUME")}
-    assert all(service["volumes"] == [f"compiled:{variables()['NUMBA_CACHE_DIR']}"] for service in STREAMER.values())
+    assert all(service["volumes"][0] == f"compiled:{variables()['NUMBA_CACHE_DIR']}" for service in STREAMER.values())
+
+
+@streamer_services
+def test_a_new_volume_belongs_to_the_user_of_the_image(name: str) -> None:
+    (user,) = instructions("USER")
+    made = f"install --directory --owner={user.split(':')[0]} --group={user.split(':')[1]} "
+    (folders,) = [part.split(made)[1].split() for line in instructions("RUN") for part in line.split("&&") if made in part]
+    assert [] == [volume for volume in SERVICES[name]["volumes"] if volume.split(":")[1] not in folders]
 
 
 def test_what_the_image_is_made_of_is_not_ignored() -> None:
@@ -160,8 +174,8 @@ def test_the_image_installs_releases_that_were_tested() -> None:
 
 
 @pytest.mark.parametrize(("status", "exit_status"), [(200, 0), (503, 1)])
-def test_a_container_is_healthy_when_its_worker_is_ready(status: int, exit_status: int) -> None:
-    class Worker(BaseHTTPRequestHandler):
+def test_a_container_is_healthy_when_its_worker_or_archiver_is_ready(status: int, exit_status: int) -> None:
+    class Probed(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status if self.path == "/readyz" else 404)
             self.end_headers()
@@ -170,9 +184,9 @@ def test_a_container_is_healthy_when_its_worker_is_ready(status: int, exit_statu
             """Say nothing."""
 
     (in_image,) = [json.loads(line[line.index("CMD ") + 4 :]) for line in instructions("HEALTHCHECK")]
-    checks = {tuple(in_image), *(tuple(SERVICES[name]["healthcheck"]["test"][1:]) for name in ("worker-1", "worker-2"))}
+    checks = {tuple(in_image), *(tuple(SERVICES[name]["healthcheck"]["test"][1:]) for name in ("worker-1", "worker-2", "archiver"))}
     ((program, flag, code),) = checks
-    with HTTPServer(("127.0.0.1", 0), Worker) as server:
+    with HTTPServer(("127.0.0.1", 0), Probed) as server:
         thread = Thread(target=server.handle_request)
         thread.start()
         done = subprocess.run([sys.executable, flag, code.replace("9464", str(server.server_port))], check=False)
@@ -180,7 +194,7 @@ def test_a_container_is_healthy_when_its_worker_is_ready(status: int, exit_statu
     assert ("python", exit_status) == (program, done.returncode)
 
 
-def test_dashboard_and_alerts_ask_for_metrics_that_workers_expose() -> None:
+def test_dashboard_and_alerts_ask_for_metrics_that_workers_or_archivers_expose() -> None:
     known = {metric.name for metric in (*METRICS, *archive_metrics.METRICS)}
     known |= {f"{metric.name}_{part}" for metric in METRICS if metric.sort == "histogram" for part in ("bucket", "sum", "count")}
     asked = {name for query in [*QUERIES, *(alert["expr"] for alert in ALERTS)] for name in re.findall(r"\bstreamer_\w+", query)}
@@ -189,8 +203,11 @@ def test_dashboard_and_alerts_ask_for_metrics_that_workers_expose() -> None:
 
 def test_the_dashboard_shows_every_metric_but_those_that_say_where_a_partition_is() -> None:
     queries = " ".join(QUERIES)
-    assert {"streamer_events_applied_total", "streamer_next_offset", "streamer_segment_share", "streamer_watermark_seconds"} == {
-        metric.name for metric in METRICS if not re.search(rf"\b{metric.name}(_bucket|_sum|_count)?\b", queries)
+    left_out = {"streamer_events_applied_total", "streamer_next_offset", "streamer_segment_share", "streamer_watermark_seconds"}
+    assert left_out | {"streamer_archive_next_offset"} == {
+        metric.name
+        for metric in (*METRICS, *archive_metrics.METRICS)
+        if not re.search(rf"\b{metric.name}(_bucket|_sum|_count)?\b", queries)
     }
 
 
