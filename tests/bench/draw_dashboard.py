@@ -2,10 +2,10 @@
 
     python tests/bench/draw_dashboard.py [--seconds 150] [--out docs/dashboard.png] [--answers FILE]
 
-Two workers consume simulated traffic on real servers, and an archiver keeps it, in a file every few seconds and not every few minutes; a
-Prometheus, configured as it is deployed but for shorter intervals, scrapes them.
-The traffic begins with a month sent as fast as it goes, on which the first model is fitted. What is drawn comes after that: events as they
-happen, for a while several times as many, some of them late, sent twice or malformed. Then every panel's queries are asked over that time.
+Workers consume simulated traffic on real servers, and an archiver keeps it, in a file every few seconds and not every few minutes; a
+Prometheus, configured as it is deployed but for shorter intervals, scrapes them. The traffic begins with a month sent as fast as it goes,
+on which one worker fits the first model; then there are two. What is drawn comes after that: events as they happen, for a while several
+times as many, some of them late, sent twice or malformed. Then every panel's queries are asked over that time.
 
 Where the panels are, their titles, units, legends, stacking and thresholds are read from the dashboard's JSON; it is this program that
 draws them, not Grafana. `--answers` keeps the answers in a file, or draws those that it holds. Needs `prometheus` on the PATH.
@@ -82,18 +82,20 @@ def ask(seconds: float) -> Answers:
     with servers.start(os.environ) as running, tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         job = Job(running.kafka_bootstrap, running.redis_url, Path(directory), partitions=8, settings=SETTINGS).create()
         *ports, of_archiver, of_prometheus = [free_port() for _ in range(4)]
-        for number, port in enumerate(ports, 1):
-            stack.enter_context(job.worker(f"worker-{number}", STREAMER_METRICS__PORT=str(port)))
+        stack.enter_context(job.worker("worker-1", STREAMER_METRICS__PORT=str(ports[0])))
         archiving = {"STREAMER_HISTORY__URL": str(Path(directory) / "history"), "STREAMER_HISTORY__ROLL_S": ROLL_S}
         stack.enter_context(ended(job.archiver("archiver", STREAMER_METRICS__PORT=str(of_archiver), **archiving)))
         names = {f"127.0.0.1:{port}": f"worker-{number}:9464" for number, port in enumerate(ports, 1)}
         names[f"127.0.0.1:{of_archiver}"] = "archiver:9464"
         prometheus = stack.enter_context(scraping(Path(directory), of_prometheus, list(names)))
         job.wait("an answer of Prometheus", prometheus.answers)
-        job.wait("both workers with partitions", lambda: len(prometheus.query('streamer_partitions{state="owned"} > 0')) == 2)
+        job.wait("a worker with partitions", lambda: prometheus.query('streamer_partitions{state="owned"} > 0') != [])
         with ended(_simulate(job, "--days", "30")) as history:
             history.wait(300)
         job.wait("a model that learns", lambda: prometheus.numbers("min(streamer_model_epoch) > 0") != [])
+        # Not before every partition has been committed: one that changes hands without a commit is taken one record at a time for a while.
+        stack.enter_context(job.worker("worker-2", STREAMER_METRICS__PORT=str(ports[1])))
+        job.wait("both workers with partitions", lambda: len(prometheus.query('streamer_partitions{state="owned"} > 0')) == 2)
         stack.enter_context(ended(_simulate(job, "--follow", "--events-per-second", str(RATE), "--malformed", "0.01")))
         time.sleep(30.0)  # until no rate reaches back into the month
         begin_s = time.time()
@@ -105,7 +107,7 @@ def ask(seconds: float) -> Answers:
 
         def lines(target: dict[str, Any]) -> list[Line]:
             found = prometheus.over(target["expr"].replace("$__rate_interval", RATE_INTERVAL), begin_s, end_s, STEP_S)
-            return [_line(target["legendFormat"], one, names) for one in found]
+            return sorted(_line(target["legendFormat"], one, names) for one in found)  # ports are in no order, names are
 
         return {panel["title"]: [line for target in panel["targets"] for line in lines(target)] for panel in DASHBOARD["panels"]}
 
@@ -203,7 +205,7 @@ def _series(figure: Any, panel: dict[str, Any], lines: Sequence[Line], share: Ca
     custom = defaults.get("custom", {})
     rows = _legend_rows([line.legend for line in lines], width)
     below = 0.36 + 0.2 * len(rows)
-    axes = figure.add_axes(share(left + 0.68, bottom + below, width - 0.83, height - below - 0.42))
+    axes = figure.add_axes(share(left + 0.78, bottom + below, width - 0.93, height - below - 0.42))
     stacked = custom.get("stacking", {}).get("mode") == "normal"
     times = sorted({at for line in lines for at in line.times})
     base = [0.0] * len(times)
