@@ -93,7 +93,7 @@ HASHED := --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate 
 COMPILE := $(HASHED) --build-deps-for editable --extra registry
 
 clean:  ## remove what the targets above made, servers' files aside
-	rm -rf $(VENV) demo-report .coverage* .fuzz .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist ./*.egg-info
+	rm -rf $(VENV) demo-report demo-retail-report .coverage* .fuzz .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist ./*.egg-info
 
 # Set-up. A stamp is written last, so an installation that was interrupted is taken up again. The lists name every release, so pip need not look
 # for what they depend on; where it does, it takes a later release for one that is asked for with an extra, and refuses it for want of a hash.

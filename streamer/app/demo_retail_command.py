@@ -1,4 +1,4 @@
-"""`streamer demo-retail`: real servers, real orders, two workers, the first segments; all of it started here and ended here."""
+"""`streamer demo-retail`: real servers, real orders, two workers, the first segments, a report; all of it started and ended here."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from streamer.app.session import session_of
+from streamer.core.declaration import DAY_MS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +30,7 @@ PACED_SLICES = 40
 FEED_TIMEOUT_S = 30.0
 MODEL_WAIT_S = 5.0
 APART_FEATURES = 4
+REPORT = Path("demo-retail-report")
 SETTINGS = {
     "STREAMER_MODEL__K": "5",
     "STREAMER_MODEL__FIRST_FIT__CUSTOMERS_MIN": "100",
@@ -37,9 +39,12 @@ SETTINGS = {
 
 
 @app.command("demo-retail")
-def demo_retail(context: typer.Context) -> None:
+def demo_retail(
+    context: typer.Context,
+    report: Annotated[Path, typer.Option(file_okay=False, help="Where a report on the segments goes, and what it is made of.")] = REPORT,
+) -> None:
     """Run the whole job on real servers started for it: a shop's real orders in, segments out."""
-    from streamer.app.demo import stage
+    from streamer.app.demo import reporting, stage
     from streamer.app.demo.showing import show_next
     from streamer.app.demo.watch import Watch
     from streamer.app.ingest.channel import event_channel
@@ -65,6 +70,8 @@ def demo_retail(context: typer.Context) -> None:
             repeats = len(watch.everything()) - sum(watch.subscriber.causes.values())
         _segments(console, config, watch.subscriber)
         _checked(console, config)
+        until_ms = (int(loaded.events.occurred_at.max()) // DAY_MS + 1) * DAY_MS
+        written = reporting.report(console, config, environment, report, until_ms)
     known = watch.subscriber
     console.print(
         f"\n{len(loaded.events):,} events, {sum(known.causes.values()):,} changes for {len(known.segment):,} customers:\n"
@@ -82,6 +89,7 @@ def demo_retail(context: typer.Context) -> None:
         ("streamer config", "how it is set"),
         ("streamer check", "whether sums and profiles agree"),
     )
+    reporting.show(console, written)
 
 
 def _read(console: Console, environment: Mapping[str, str]) -> Loaded:

@@ -28,6 +28,15 @@ def ran(servers: Running, name: str, *arguments: str) -> str:
     return ended.stdout
 
 
+def assert_reported(shown: str, directory: Path) -> None:
+    """The last that a demo shows is where its report is, which tells of the version and the changes that the stream made."""
+    page = directory / "report.html"
+    assert str(page) in shown[shown.index("What to do next") :]
+    told = page.read_text(encoding="utf-8")
+    assert "As subscribers were told" in told
+    assert "The stream made this version itself" in told
+
+
 def test_the_demo_finds_the_personas_and_tells_nothing_wrong_though_a_worker_is_killed(servers: Running, tmp_path: Path) -> None:
     shown = ran(servers, "demo", "--customers", "400", "--report", str(tmp_path))
     assert "kill -9 of worker 1" in shown
@@ -39,18 +48,16 @@ def test_the_demo_finds_the_personas_and_tells_nothing_wrong_though_a_worker_is_
     assert index is not None, shown[-3000:]
     assert float(index[1]) >= 0.5
     assert "The story of c-" in shown
-    assert str(tmp_path / "report.html") in shown[shown.index("What to do next") :]
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "As subscribers were told" in page
-    assert "The stream made this version itself" in page
+    assert_reported(shown, tmp_path)
 
 
 @pytest.mark.long
-def test_the_demo_on_retail_data_ends_with_segments_that_agree_with_the_profiles(servers: Running) -> None:
-    shown = ran(servers, "demo-retail")
+def test_the_demo_on_retail_data_ends_with_segments_that_agree_with_the_profiles(servers: Running, tmp_path: Path) -> None:
+    shown = ran(servers, "demo-retail", "--report", str(tmp_path))
     assert "599 customers, 354 votes, sums and profiles agree" in shown
     assert "0 of them told twice" in shown
     assert "seg_0005" in shown
+    assert_reported(shown, tmp_path)
 
 
 def test_a_demo_refuses_what_it_cannot_show_before_it_starts_anything() -> None:

@@ -1,4 +1,4 @@
-"""The demo's last step: what the workers told, archived and exported, and a report on it by the nightly job's own program.
+"""The demos' last step: what the workers told, archived and exported, and a report on it by the nightly job's own program.
 
 The order of work: 1. the model version and the changes are written; 2. `streamer archive --once` writes history beside them; 3. `offline
 report` reads all of it, as a program of its own: nothing of the stream imports the nightly job.
@@ -31,7 +31,7 @@ ENDLESS_MS = 2**62
 LOOK_AT = (
     "Look at `The segments, and what one might do`: who they are in plain words;",
     "`What sets them apart`: each segment's way through all features at a glance;",
-    "`Who moved`: last week's changes, which you have just seen go by, in one picture.",
+    "`Who moved`: the latest of the changes that you saw go by, in one picture.",
 )
 
 
