@@ -31,7 +31,7 @@ class Cluster:
         """Prepare."""
         home = servers.cache_directory(os.environ)
         self.kafka = servers.EmbeddedKafka(directory / "kafka", cache_directory=home, overrides=BROKER)
-        self.redis = servers.EmbeddedRedis(directory / "redis", appendonly=True, extra=("--auto-aof-rewrite-percentage", "0"))
+        self.redis = servers.EmbeddedRedis(directory / "redis", appendonly=True, extra={"auto-aof-rewrite-percentage": "0"})
         self._copies = directory / "copies"
         self._count = 0
         self.proxy: Proxy | None = None

@@ -28,13 +28,9 @@ BINARIES = sorted({str(path) for path in (find_binary(), shutil.which("redis-ser
 
 
 @contextmanager
-def served(directory: Path, binary: str, *extra: str) -> Iterator[EmbeddedRedis]:
-    server = EmbeddedRedis(directory, binary=Path(binary), memory_mb=64, extra=extra)
-    server.start()
-    try:
+def served(directory: Path, binary: str, **extra: str) -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis(directory, binary=Path(binary), memory_mb=64, extra=extra) as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture(scope="module", params=BINARIES, ids=lambda path: Path(path).name)
@@ -236,7 +232,7 @@ def test_wrong_settings_are_named(url: str, options: dict[str, object], namespac
 
 @pytest.mark.parametrize("binary", BINARIES, ids=lambda path: Path(path).name)
 def test_a_cluster_serves_every_partition(binary: str, tmp_path: Path) -> None:
-    with served(tmp_path, binary, "--cluster-enabled", "yes") as server:
+    with served(tmp_path, binary, **{"cluster-enabled": "yes"}) as server:
         admin = redis.Redis.from_url(server.address)
         admin.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
         for _ in range(100):

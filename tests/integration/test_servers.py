@@ -159,12 +159,35 @@ def test_a_frozen_server_is_silent_until_it_is_resumed(own_redis: EmbeddedRedis)
 
 
 def test_a_server_that_does_not_start_shows_the_end_of_its_log(own_redis: EmbeddedRedis, tmp_path: Path) -> None:
-    broken = real_servers.EmbeddedRedis(tmp_path / "broken", extra=["--no-such-setting", "1"])
+    broken = real_servers.EmbeddedRedis(tmp_path / "broken", extra={"no-such-setting": "1"})
     with pytest.raises(real_servers.ServerFailed, match="no-such-setting"):
         broken.start()
     taken = real_servers.EmbeddedRedis(tmp_path / "taken", port=own_redis.port)
     with pytest.raises(real_servers.ServerFailed, match=f"port {own_redis.port} for redis is taken"):
         taken.start()
+
+
+@pytest.mark.parametrize("cluster", [False, True])
+def test_a_port_that_is_lost_before_the_server_listens_is_replaced(
+    own_redis: EmbeddedRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, cluster: bool
+) -> None:
+    free = [cache.free_port() for _ in range(3)]
+    offered = iter([free[0], own_redis.port, *free[1:]] if cluster else [own_redis.port, free[0]])
+    monkeypatch.setattr(cache, "free_port", lambda: next(offered))
+    with real_servers.EmbeddedRedis(tmp_path, extra={"cluster-enabled": "yes"} if cluster else None) as server:
+        assert free[1 if cluster else 0] == server.port
+        assert server.alive
+
+
+def test_a_broker_of_another_cluster_is_not_taken_for_ones_own(
+    own_kafka: EmbeddedKafka, servers_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = [cache.free_port() for _ in range(3)]
+    offered = iter([own_kafka.port, *free])  # for clients and for the controller, twice
+    monkeypatch.setattr(cache, "free_port", lambda: next(offered))
+    with real_servers.EmbeddedKafka(tmp_path / "other", cache_directory=servers_cache) as other:
+        assert free[1] == other.port
+        assert other.alive
 
 
 def test_up_is_idempotent_status_notices_a_death_and_down_leaves_nothing(servers_cache: Path, tmp_path: Path) -> None:

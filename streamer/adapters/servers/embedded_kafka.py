@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 HEAP_MB = 256
 FORMAT_TIMEOUT_S = 120.0
+IDENTITY_FILE = "meta.properties"
 MISSING = "Apache Kafka can't be embedded, for {} not installed: pip install 'segment-streamer[servers]'"
 MAIN_CLASS = "kafka.Kafka"
 FORMAT_CLASS = "kafka.tools.StorageTool"
@@ -136,6 +137,7 @@ class EmbeddedKafka(EmbeddedServer):
         self._overrides = dict(overrides or {})
         self._report = report
         self._controller_port: int | None = None
+        self._cluster: str | None = None
 
     @property
     def address(self) -> str:
@@ -152,8 +154,10 @@ class EmbeddedKafka(EmbeddedServer):
             self._controller_port = cache.free_port()
         properties.write_text(server_properties(self.port, self._controller_port, data, self._overrides), encoding="utf-8")
         command = [str(java), *self._java_options, "-cp", ":".join(map(str, paths))]
-        if not (data / "meta.properties").exists():
+        if not (data / IDENTITY_FILE).exists():
             self._format(command, properties)
+        identity = dict(line.split("=", 1) for line in (data / IDENTITY_FILE).read_text("utf-8").splitlines() if "=" in line)
+        self._cluster = identity["cluster.id"]
         return [*command, MAIN_CLASS, str(properties)]
 
     def _format(self, command: list[str], properties: Path) -> None:
@@ -169,7 +173,7 @@ class EmbeddedKafka(EmbeddedServer):
     def _answers(self, timeout_s: float) -> str | None:
         if not readiness.wait_for_port(self.port, timeout_s):
             return "nothing listens yet"
-        return readiness.kafka_answers(self.address, timeout_s)
+        return readiness.kafka_answers(self.address, timeout_s, cluster=self._cluster)
 
 
 def java_options(heap_mb: int) -> list[str]:

@@ -12,12 +12,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamer.adapters.servers import readiness
+from streamer.adapters.servers import cache, readiness
 from streamer.adapters.servers.errors import ServersMissing
 from streamer.adapters.servers.process import EmbeddedServer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
 MEMORY_MB = 512
 BINARIES = ("valkey-server", "redis-server")
@@ -43,8 +43,8 @@ class EmbeddedRedis(EmbeddedServer):
     """A Valkey or Redis process.
 
     Args of the constructor: `directory` for log and data; `port`, or None for a free one; `memory_mb` for data; `appendonly` to keep data
-    over restarts (AOF, synced every second); `extra` further command-line options; `binary` instead of the one found; `keep_data` to
-    leave the directory at `close`; `detached` to outlive this process.
+    over restarts (AOF, synced every second); `extra` further settings, `binary` instead of the one found; `keep_data` to leave the
+    directory at `close`; `detached` to outlive this process.
     """
 
     name = "redis"
@@ -57,7 +57,7 @@ class EmbeddedRedis(EmbeddedServer):
         port: int | None = None,
         memory_mb: int = MEMORY_MB,
         appendonly: bool = False,
-        extra: Sequence[str] = (),
+        extra: Mapping[str, str] | None = None,
         binary: Path | None = None,
         keep_data: bool = False,
         detached: bool = False,
@@ -66,7 +66,7 @@ class EmbeddedRedis(EmbeddedServer):
         super().__init__(directory, port=port, keep_data=keep_data, detached=detached)
         self._memory_mb = memory_mb
         self._appendonly = appendonly
-        self._extra = tuple(extra)
+        self._extra = dict(extra or {})
         self._binary = binary
 
     @property
@@ -88,11 +88,14 @@ class EmbeddedRedis(EmbeddedServer):
             "appendonly": "yes" if self._appendonly else "no",
             "appendfsync": "everysec",
             "dir": str(self.directory),
+            **self._extra,
         }
+        if "cluster-enabled" in settings:  # the nodes' own port would be 10,000 above, where outgoing connections take theirs
+            settings["cluster-port"] = str(cache.free_port())
         options = [part for key, value in settings.items() for part in (f"--{key}", value)]
-        return [str(binary), *options, *self._extra]
+        return [str(binary), *options]
 
     def _answers(self, timeout_s: float) -> str | None:
         if not readiness.wait_for_port(self.port, timeout_s):
             return "nothing listens yet"
-        return readiness.redis_answers(self.address, timeout_s)
+        return readiness.redis_answers(self.address, timeout_s, self.pid)

@@ -7,6 +7,7 @@ The law of this module: a server never outlives the process that started it, unl
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 WATCHDOG_START_S = 20.0
 END_MARGIN_S = 15.0
 PORT_ATTEMPTS_MAX = 3
+PORT_TAKEN = os.strerror(errno.EADDRINUSE)  # as a server's log says it of any port that it listens on
 LOG_TAIL_BYTES = 4_000
 LINE_BYTES_MAX = 512
 
@@ -110,9 +112,9 @@ class EmbeddedServer(ABC):
         for attempt in range(1, PORT_ATTEMPTS_MAX + 1):
             try:
                 self._start_once()
-            except ServerFailed:
+            except ServerFailed as problem:
                 self._abandon()
-                taken = self._fixed_port is None and self._port is not None and not cache.port_is_free(self._port)
+                taken = self._fixed_port is None and PORT_TAKEN in str(problem)
                 if not taken or attempt == PORT_ATTEMPTS_MAX:
                     raise
                 self._port = None
