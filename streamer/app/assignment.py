@@ -162,7 +162,7 @@ def take_over(tools: Tools, settings: Settings, declaration: Declaration, partit
         entries = entries or _latest_entries(tools, settings, partition, owned.data)
     owned.script = journal.script(entries, owned.data, owned.next_offset)
     owned.attempts = quarantine.attempts(state.attempts)
-    if quarantine.suspicious(state, owned.next_offset):
+    if quarantine.suspicious(state, owned.next_offset) and owned.next_offset < tools.log.bounds(partition)[1]:
         owned.careful_below = owned.next_offset + settings.records_max
         log.warning("partition %d: claimed %d times without a commit: taking its next records one at a time", partition, state.claims)
     if recovery.publishes:

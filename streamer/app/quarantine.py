@@ -4,7 +4,8 @@ What kills a process leaves no error behind, only a partition that is claimed ag
 taken one at a time, each noted in Redis before it is touched, together with the process that is about to touch it. An offset at which
 `limits.deaths_max` different processes began, and none committed, is passed over; the journal says so, for whoever reads the log again.
 
-Law: what a process survives, such as a server that does not answer, never counts however often it comes, since it is the same process.
+Laws: what a process survives, such as a server that does not answer, never counts however often it comes, since it is the same process. Nor
+does a partition that changes hands while nothing is left to be read: no record of it can have ended anybody.
 """
 
 from __future__ import annotations
@@ -41,5 +42,5 @@ def attempts(packed: bytes) -> Attempts:
 
 
 def suspicious(state: PartitionState, next_offset: int) -> bool:
-    """Tell whether a partition's next records may be what ends processes."""
+    """Tell whether a partition's next records, if there are any, may be what ends processes."""
     return state.claims >= CLAIMS_MAX or attempts(state.attempts).offset == next_offset

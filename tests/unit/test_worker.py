@@ -890,6 +890,20 @@ def test_a_record_is_innocent_of_servers_that_do_not_answer_and_of_partitions_th
     assert_whole(job, events)
 
 
+def test_who_moves_while_nothing_comes_takes_what_comes_then_in_whole_batches() -> None:
+    job, faults = Job(partitions=2), Faults()
+    for name in "abcd":
+        job.step(job.worker(name), rounds=3)
+        job.gone(name)
+    worker = job.worker("e", faults)
+    job.step(worker, rounds=3)
+    assert 5 == max(state.claims for state in job.store.read(range(2)))
+    job.send(shop(120, 20))
+    job.settle(worker)
+    assert "store.note_attempts" not in faults.calls
+    assert counted(list(shop(120, 20))) == job.counts()
+
+
 def test_a_decision_in_the_journal_that_this_version_does_not_know_stops_the_worker() -> None:
     job, _ = small()
     job.settle(job.worker("a"))
