@@ -7,6 +7,7 @@ the votes that the same customers' features make at the same instant. So what th
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from streamer.app.simulation import Batch
     from streamer.app.worker import Worker
 
-CUSTOMERS, DAYS, HISTORY_DAYS = 2_000, 30, 21
+FEW, CUSTOMERS = 2_000, 4_000
+DAYS, HISTORY_DAYS = 30, 21
 K = len(PERSONAS)
 RECORDS_AT_ONCE = 1_000
 ROUNDS_MAX = 200
@@ -41,6 +43,7 @@ ROUND_S = 10.0  # so that every round may have its epoch
 ALLOWED = 0.02
 LEAST = 0.65  # whatever KMeans finds
 REFERENCES = 3  # fits of the best of ten, from other seeds: each must be met
+SEEDS = int(os.environ.get("ACCEPTANCE_SEEDS", "8"))
 
 
 @dataclass(frozen=True)
@@ -109,10 +112,10 @@ class Run:
         return Found(at_ms, len(chosen), ours, [float(adjusted_rand_score(known, fit.labels_)) for fit in fits])
 
 
-def found_twice(seed: int) -> tuple[Found, Found]:
+def found_twice(customers: int, seed: int) -> tuple[Found, Found]:
     """Run 30 days; returns what was found when the first model was there, and at the end."""
-    options = Options(CUSTOMERS, DAYS, midnight_ms(date(2026, 3, 2)), seed)
-    first_fit = FirstFit(NAME, K, CUSTOMERS // 2, HISTORY_DAYS, 200_000, Decision())
+    options = Options(customers, DAYS, midnight_ms(date(2026, 3, 2)), seed)
+    first_fit = FirstFit(NAME, K, customers // 2, HISTORY_DAYS, 200_000, Decision())
     settings = {"records_max": 5_000, "sweep_records": 5_000}
     run = Run(options, Job(features=packaged(), first_fit=first_fit, settings=settings, fitter=KMeansFitter()))
     first: Found | None = None
@@ -128,28 +131,27 @@ def found_twice(seed: int) -> tuple[Found, Found]:
     return first, run.found(options.until_ms - 1)
 
 
-def shortfall(seed: int) -> float:
-    """Run 30 days; returns by how much ours is below the best of theirs, at the worse of the two moments."""
-    first, last = found_twice(seed)
+def assert_agreement(customers: int, seed: int) -> None:
+    """Run 30 days, and hold ours against the best of theirs at both moments."""
+    first, last = found_twice(customers, seed)
     print(f"seed {seed}: {first} {last}")  # noqa: T201  # the figures, with `pytest -s` and where it fails
-    assert first.customers >= CUSTOMERS // 2
-    assert last.customers >= CUSTOMERS * 9 // 10
+    assert first.customers >= customers // 2
+    assert last.customers >= customers * 9 // 10
     assert last.ours >= LEAST, last
-    return max(max(found.theirs) - found.ours for found in (first, last))
+    for found in (first, last):
+        assert found.ours >= max(found.theirs) - ALLOWED, found
 
 
 @pytest.mark.compiled
 @pytest.mark.in_memory
 @pytest.mark.timeout(900)
 def test_segments_agree_with_the_personas_as_well_as_a_clustering_of_everything_at_once() -> None:
-    assert shortfall(seed=1) <= ALLOWED
+    assert_agreement(FEW, seed=1)
 
 
 @pytest.mark.compiled
 @pytest.mark.in_memory
 @pytest.mark.long
-def test_of_eight_seeds_at_most_one_falls_short() -> None:
-    """Where the best clustering of the last day is not to be reached from that of the first, only a fit from the beginning finds it."""
-    found = [shortfall(seed) for seed in range(1, 9)]
-    assert sum(short > ALLOWED for short in found) <= 1, found
-    assert sum(found) / len(found) <= ALLOWED, found
+@pytest.mark.parametrize("seed", range(1, SEEDS + 1))
+def test_they_do_so_from_any_seed(seed: int) -> None:
+    assert_agreement(CUSTOMERS, seed)

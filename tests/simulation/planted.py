@@ -29,6 +29,7 @@ from tests.simulation.profiles import (
     AT_LEAST_ONCE,
     ERASURES,
     EXPIRY,
+    EXPIRY_SWEEPS,
     FORKS,
     FROZEN,
     LATE_RECORDS,
@@ -670,8 +671,8 @@ BUGS = (
     bug(
         "unnumbered, untold_let_go",
         "of the commits at one offset that the output speaks of the latest is known by its number (6e)",
-        EXPIRY,
-        40020,
+        EXPIRY_SWEEPS,
+        60003,
         edit(protocol, "_place", (", number_of(commit.commit_id)", ", 0")),
         UNTOLD_LET_GO,
     ),

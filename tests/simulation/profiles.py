@@ -195,6 +195,14 @@ EXPIRY = Profile(
     expires=1.0,
     forth=False,
 )
+EXPIRY_SWEEPS = replace(
+    EXPIRY,
+    name="positions expire amid sweeps",
+    befalls=(("loses_writes", 6), ("rollback", 3), ("crash", 2), ("rebalance", 2)),
+    faults_from=300,  # as for cut-off rebuilds: a sweep, whose commits are at one offset, is to be lost
+    sends=0.2,
+    sweep_records=(1, 4),
+)
 AT_LEAST_ONCE = Profile(
     "without transactions",
     befalls=(*BEFALLS, ("crash", 4), ("rollback", 4), ("loses_writes", 2)),
@@ -250,6 +258,7 @@ BIASED = (
     ASKS,
     STRAYS,
     EXPIRY,
+    EXPIRY_SWEEPS,
     AT_LEAST_ONCE,
     THERE_AND_BACK,
     PROMOTED,
