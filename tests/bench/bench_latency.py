@@ -276,7 +276,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, help="how long a run sends; 10 unless told, 3 with --quick")
     parser.add_argument("--capacity", type=float, help="events a second that are taken for the capacity, instead of finding it")
     parser.add_argument("--loads", help="shares of the capacity, such as 0.5,0.9; 0.1,0.5,0.9 unless told, 0.5 with --quick")
-    parser.add_argument("--transactions", choices=["on", "off"], default="on", help="whether changes are published exactly once")
+    parser.add_argument(
+        "--transactions", choices=["on", "off"], default="on", help="whether changes are published exactly once; off: latency_off.json"
+    )
     parser.add_argument("--role", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.role:
@@ -286,6 +288,8 @@ def main() -> None:
         else:
             subscribe(said_to=sys.stdin)
         return
+    if args.transactions == "off":
+        args.usual_out = args.usual_out.with_stem("latency_off")
     runs, out = kit.settled(args)
     seconds = args.seconds or (3.0 if args.quick else 10.0)
     loads = tuple(map(float, args.loads.split(","))) if args.loads else LOADS[1:2] if args.quick else LOADS
