@@ -42,7 +42,7 @@ coverage: $(VENV)/.dev  ## every branch of streamer/core, counted uncompiled
 	NUMBA_DISABLE_JIT=1 HYPOTHESIS_PROFILE=uncompiled $(PYTEST) -n 2 -m "uncompiled and not long and not compiled" \
 	  --cov --cov-branch --cov-report term-missing:skip-covered --cov-fail-under 100 tests/unit tests/properties
 
-# `make chaos CHAOS="--seeds 7"` runs one seed; `--help` tells what else there is. A seed takes four minutes.
+# `make chaos CHAOS="--seeds 7"` runs one seed; `--help` tells what else there is. A seed takes four or five minutes.
 chaos: $(VENV)/.dev  ## workers on real servers, killed, frozen and robbed of Redis: the whole campaign
 	$(BIN)/python -m tests.chaos $(CHAOS)
 

@@ -131,22 +131,21 @@ def found_twice(customers: int, seed: int) -> tuple[Found, Found]:
     return first, run.found(options.until_ms - 1)
 
 
-def assert_agreement(customers: int, seed: int) -> None:
-    """Run 30 days, and hold ours against the best of theirs at both moments."""
+def shortfall(customers: int, seed: int) -> float:
+    """Run 30 days; returns by how much ours is below the best of theirs, at the worse of the two moments."""
     first, last = found_twice(customers, seed)
     print(f"seed {seed}: {first} {last}")  # noqa: T201  # the figures, with `pytest -s` and where it fails
     assert first.customers >= customers // 2
     assert last.customers >= customers * 9 // 10
     assert last.ours >= LEAST, last
-    for found in (first, last):
-        assert found.ours >= max(found.theirs) - ALLOWED, found
+    return max(max(found.theirs) - found.ours for found in (first, last))
 
 
 @pytest.mark.compiled
 @pytest.mark.in_memory
 @pytest.mark.timeout(900)
 def test_segments_agree_with_the_personas_as_well_as_a_clustering_of_everything_at_once() -> None:
-    assert_agreement(FEW, seed=1)
+    assert shortfall(FEW, seed=1) <= ALLOWED
 
 
 @pytest.mark.compiled
@@ -154,4 +153,14 @@ def test_segments_agree_with_the_personas_as_well_as_a_clustering_of_everything_
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(1, SEEDS + 1))
 def test_they_do_so_from_any_seed(seed: int) -> None:
-    assert_agreement(CUSTOMERS, seed)
+    assert shortfall(CUSTOMERS, seed) <= ALLOWED
+
+
+@pytest.mark.compiled
+@pytest.mark.in_memory
+@pytest.mark.long
+def test_of_fewer_customers_at_most_one_of_eight_seeds_falls_short() -> None:
+    """Where the best clustering of the last day is not to be reached from that of the first, only a fit from nothing finds it."""
+    found = [shortfall(FEW, seed) for seed in range(1, 9)]
+    assert sum(short > ALLOWED for short in found) <= 1, found
+    assert sum(found) / len(found) <= ALLOWED, found

@@ -179,6 +179,17 @@ def test_a_port_that_is_lost_before_the_server_listens_is_replaced(
         assert server.alive
 
 
+def test_a_port_that_only_the_server_uses_is_replaced_where_the_clients_port_is_given(
+    own_redis: EmbeddedRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, free = cache.free_port(), cache.free_port()
+    offered = iter([own_redis.port, free])
+    monkeypatch.setattr(cache, "free_port", lambda: next(offered))
+    with real_servers.EmbeddedRedis(tmp_path, port=given, extra={"cluster-enabled": "yes"}) as server:
+        assert given == server.port
+        assert server.alive
+
+
 def test_a_broker_of_another_cluster_is_not_taken_for_ones_own(
     own_kafka: EmbeddedKafka, servers_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,8 +90,8 @@ class EmbeddedRedis(EmbeddedServer):
             "dir": str(self.directory),
             **self._extra,
         }
-        if "cluster-enabled" in settings:  # the nodes' own port would be 10,000 above, where outgoing connections take theirs
-            settings["cluster-port"] = str(cache.free_port())
+        if settings.get("cluster-enabled") == "yes":  # the nodes' own port would be 10,000 above, where outgoing connections take theirs
+            settings.setdefault("cluster-port", str(cache.free_port()))
         options = [part for key, value in settings.items() for part in (f"--{key}", value)]
         return [str(binary), *options]
 

@@ -114,10 +114,9 @@ class EmbeddedServer(ABC):
                 self._start_once()
             except ServerFailed as problem:
                 self._abandon()
-                taken = self._fixed_port is None and PORT_TAKEN in str(problem)
-                if not taken or attempt == PORT_ATTEMPTS_MAX:
+                if PORT_TAKEN not in str(problem) or attempt == PORT_ATTEMPTS_MAX:
                     raise
-                self._port = None
+                self._port = self._fixed_port
             except BaseException:
                 self._abandon()  # an interrupt, most often: nobody has a handle yet that could end the server
                 raise
